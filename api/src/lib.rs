@@ -1,0 +1,24 @@
+//! The vocabulary of Clipper: kinds, names, quantities, selectors, `Status`, the table row of a resource and
+//! its rules, patches and apply.
+//!
+//! No I/O, no tokio, no clock: what needs the time takes it as an argument. Start at [`resource::Resource`],
+//! which is what every other crate speaks about, and [`object::Object`], the immutable version of one thing.
+
+pub mod errors;
+pub mod lookup;
+pub mod object;
+pub mod resource;
+pub mod selector;
+pub mod status;
+pub mod strategy;
+pub mod user;
+
+pub use errors::{FieldError, FieldErrors};
+pub use jiff::Timestamp;
+pub use lookup::Lookup;
+pub use object::{Meta, Object, ObjectName};
+pub use resource::{Resource, Scope};
+pub use selector::{FieldSelector, LabelSelector};
+pub use status::{Reason, Status};
+pub use strategy::{Context, DynStrategy, Strategy};
+pub use user::UserInfo;

@@ -1,0 +1,252 @@
+//! The rules of a kind: typed (`Strategy`) for those who write them, erased (`DynStrategy`) for the pipeline.
+
+use crate::errors::FieldErrors;
+use crate::lookup::Lookup;
+use crate::status::Status;
+use crate::user::UserInfo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// What a rule may know of the request besides the objects.
+pub struct Context<'a> {
+    /// Now. Rules have no clock of their own.
+    pub now: jiff::Timestamp,
+    /// Who asks.
+    pub user: &'a UserInfo,
+    /// The other objects of the cluster.
+    pub lookup: &'a dyn Lookup,
+    /// Whether nothing will be kept.
+    pub dry_run: bool,
+    /// The subresource that is written; empty for the object itself.
+    pub subresource: &'a str,
+}
+
+/// What a rule asked for besides changing the object.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Sent to the client as `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// The rules of one kind. Every method has a default that allows everything and changes nothing.
+///
+/// Flow of a write (upstream: `apiserver/pkg/registry/rest`): decode → `default` → mutating admission →
+/// `prepare_create` or `prepare_update` → `validate` or both validations → validating admission → store.
+///
+/// The pipeline itself already does what every kind has in common: names, generateName, uid, timestamps, generation, keeping
+/// `status` apart, immutable metadata, finalizers, resourceVersion, metadata validation (labels, annotations, owners).
+pub trait Strategy: Send + Sync + 'static {
+    /// The typed object.
+    type Kind: Serialize + DeserializeOwned;
+
+    /// Fills in what upstream's defaulting fills in (`pkg/apis/GROUP/VERSION/defaults.go`). Must be idempotent.
+    fn default(&self, _object: &mut Self::Kind) {}
+    /// Resets or computes fields before a new object is validated.
+    fn prepare_create(&self, _object: &mut Self::Kind, _cx: &Context<'_>) -> Result<(), Status> {
+        Ok(())
+    }
+    /// Resets or computes fields before a change is validated.
+    fn prepare_update(
+        &self,
+        _new: &mut Self::Kind,
+        _old: &Self::Kind,
+        _cx: &Context<'_>,
+    ) -> Result<(), Status> {
+        Ok(())
+    }
+    /// What must be true of any object of this kind.
+    fn validate(&self, _object: &Self::Kind, _errors: &mut FieldErrors) {}
+    /// What must be true of a change, besides `validate` of the new object.
+    fn validate_update(&self, _new: &Self::Kind, _old: &Self::Kind, _errors: &mut FieldErrors) {}
+    /// What must be true of a change of the status, besides nothing else.
+    fn validate_status_update(&self, _new: &Self::Kind, _old: &Self::Kind, _errors: &mut FieldErrors) {}
+    /// Upstream's `WarningsOnCreate` and `WarningsOnUpdate`.
+    fn warnings(&self, _object: &Self::Kind) -> Vec<String> {
+        Vec::new()
+    }
+    /// Which writes of the object itself (not of a subresource) are allowed to create it by PUT or apply.
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+    /// Whether an update may leave `resourceVersion` out.
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+    /// How long a delete waits by default, in seconds; `None` for kinds that are deleted at once. `asked` is what the client asked for.
+    fn grace_seconds(&self, _object: &Self::Kind, _asked: Option<i64>) -> Option<i64> {
+        None
+    }
+}
+
+/// The erased form. The pipeline knows only this; a CRD implements it from its schema.
+pub trait DynStrategy: Send + Sync {
+    /// See [`Strategy::default`].
+    fn default(&self, object: &mut Value) -> Result<(), Status>;
+    /// `prepare_create`, then `validate`.
+    fn create(
+        &self,
+        object: &mut Value,
+        errors: &mut FieldErrors,
+        cx: &Context<'_>,
+    ) -> Result<Outcome, Status>;
+    /// `prepare_update`, then `validate` and `validate_update`.
+    fn update(
+        &self,
+        new: &mut Value,
+        old: &Value,
+        errors: &mut FieldErrors,
+        cx: &Context<'_>,
+    ) -> Result<Outcome, Status>;
+    /// Validates a write of the status.
+    fn update_status(
+        &self,
+        new: &mut Value,
+        old: &Value,
+        errors: &mut FieldErrors,
+        cx: &Context<'_>,
+    ) -> Result<Outcome, Status>;
+    /// See [`Strategy::allow_create_on_update`].
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+    /// See [`Strategy::allow_unconditional_update`].
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+    /// See [`Strategy::grace_seconds`].
+    fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> Result<Option<i64>, Status>;
+    /// Whether `from_stored` and `to_stored` do anything.
+    fn converts(&self) -> bool {
+        false
+    }
+    /// Turns an object as it is kept into this version.
+    fn from_stored(&self, _object: &mut Value) -> Result<(), Status> {
+        Ok(())
+    }
+    /// Turns an object of this version into the one that is kept.
+    fn to_stored(&self, _object: &mut Value) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// Rules of a kind that has none beyond its schema.
+pub struct Thin;
+
+impl DynStrategy for Thin {
+    fn default(&self, _object: &mut Value) -> Result<(), Status> {
+        Ok(())
+    }
+    fn create(&self, _: &mut Value, _: &mut FieldErrors, _: &Context<'_>) -> Result<Outcome, Status> {
+        Ok(Outcome::default())
+    }
+    fn update(
+        &self,
+        _: &mut Value,
+        _: &Value,
+        _: &mut FieldErrors,
+        _: &Context<'_>,
+    ) -> Result<Outcome, Status> {
+        Ok(Outcome::default())
+    }
+    fn update_status(
+        &self,
+        _: &mut Value,
+        _: &Value,
+        _: &mut FieldErrors,
+        _: &Context<'_>,
+    ) -> Result<Outcome, Status> {
+        Ok(Outcome::default())
+    }
+    fn grace_seconds(&self, _: &Value, _: Option<i64>) -> Result<Option<i64>, Status> {
+        Ok(None)
+    }
+}
+
+/// The one adapter from typed to erased. (A newtype, so that `DynStrategy` may also be implemented by hand.)
+pub struct Typed<S>(pub S);
+
+fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, Status> {
+    T::deserialize(object).map_err(|error| {
+        let (version, kind) =
+            (object["apiVersion"].as_str().unwrap_or(""), object["kind"].as_str().unwrap_or(""));
+        let short = version.rsplit('/').next().unwrap_or("");
+        Status::bad_request(format!("{kind} in version \"{short}\" cannot be handled as a {kind}: {error}"))
+    })
+}
+
+/// Writes a typed object back. `apiVersion` and `kind` stay what they were.
+fn erase<T: Serialize>(from: &T, into: &mut Value) -> Result<(), Status> {
+    let mut value = serde_json::to_value(from).map_err(Status::internal)?;
+    if let (Some(new), Some(old)) = (value.as_object_mut(), into.as_object_mut()) {
+        for name in ["apiVersion", "kind"] {
+            if let Some(text) = old.remove(name) {
+                new.insert(name.to_owned(), text);
+            }
+        }
+    }
+    *into = value;
+    Ok(())
+}
+
+impl<S: Strategy> DynStrategy for Typed<S> {
+    fn default(&self, object: &mut Value) -> Result<(), Status> {
+        let mut kind: S::Kind = typed(object)?;
+        self.0.default(&mut kind);
+        erase(&kind, object)
+    }
+
+    fn create(
+        &self,
+        object: &mut Value,
+        errors: &mut FieldErrors,
+        cx: &Context<'_>,
+    ) -> Result<Outcome, Status> {
+        let mut kind: S::Kind = typed(object)?;
+        self.0.prepare_create(&mut kind, cx)?;
+        self.0.validate(&kind, errors);
+        let outcome = Outcome { warnings: self.0.warnings(&kind) };
+        erase(&kind, object)?;
+        Ok(outcome)
+    }
+
+    fn update(
+        &self,
+        new: &mut Value,
+        old: &Value,
+        errors: &mut FieldErrors,
+        cx: &Context<'_>,
+    ) -> Result<Outcome, Status> {
+        let (mut kind, before): (S::Kind, S::Kind) = (typed(new)?, typed(old)?);
+        self.0.prepare_update(&mut kind, &before, cx)?;
+        self.0.validate(&kind, errors);
+        self.0.validate_update(&kind, &before, errors);
+        let outcome = Outcome { warnings: self.0.warnings(&kind) };
+        erase(&kind, new)?;
+        Ok(outcome)
+    }
+
+    fn update_status(
+        &self,
+        new: &mut Value,
+        old: &Value,
+        errors: &mut FieldErrors,
+        _cx: &Context<'_>,
+    ) -> Result<Outcome, Status> {
+        let (kind, before): (S::Kind, S::Kind) = (typed(new)?, typed(old)?);
+        self.0.validate_status_update(&kind, &before, errors);
+        Ok(Outcome::default())
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        self.0.allow_create_on_update()
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        self.0.allow_unconditional_update()
+    }
+
+    fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> Result<Option<i64>, Status> {
+        Ok(self.0.grace_seconds(&typed(object)?, asked))
+    }
+}

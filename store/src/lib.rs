@@ -1,0 +1,162 @@
+//! An ordered, versioned map of bytes that can be watched. It knows no Kubernetes word.
+//!
+//! Start at [`Store`]. `embedded` is the engine of one machine, `etcd` of many; `conformance` is the suite both pass.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+/// A key: bytes, ordered as bytes. Callers use `/` as a separator by convention.
+pub type Key = Bytes;
+
+/// The number of a committed write. The first write is revision 1.
+pub type Revision = u64;
+
+/// What must be true of the key for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The key does not exist.
+    Absent,
+    /// The key's last write is this revision.
+    At(Revision),
+}
+
+/// What a write does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Sets the value.
+    Put(Bytes),
+    /// Removes the key.
+    Delete,
+}
+
+/// A key as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// The value.
+    pub value: Bytes,
+    /// The revision that wrote it.
+    pub revision: Revision,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Start after this key.
+    pub after: Option<Key>,
+    /// At most this many entries; 0 means all.
+    pub limit: usize,
+    /// As of this revision; `None` means the newest.
+    pub at: Option<Revision>,
+}
+
+/// What a listing found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Ordered by key.
+    pub entries: Vec<Entry>,
+    /// The store's revision that the listing shows.
+    pub revision: Revision,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// A committed write, as a watch tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The key.
+    pub key: Key,
+    /// The new value, or `None` where the key was removed.
+    pub value: Option<Bytes>,
+    /// The value before, or `None` where the key is new.
+    pub previous: Option<Bytes>,
+    /// The write's revision.
+    pub revision: Revision,
+}
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `Expect` does not hold; `found` is what the key is.
+    #[error("the key is not as expected")]
+    Conflict {
+        /// The key as it is, or `None` where it does not exist.
+        found: Option<Entry>,
+    },
+    /// The asked revision is gone.
+    #[error("revision {asked} is compacted, the oldest is {oldest}")]
+    Compacted {
+        /// What was asked.
+        asked: Revision,
+        /// The oldest that is still there.
+        oldest: Revision,
+    },
+    /// The asked revision is not written yet.
+    #[error("revision {asked} is in the future, the newest is {newest}")]
+    Future {
+        /// What was asked.
+        asked: Revision,
+        /// The newest there is.
+        newest: Revision,
+    },
+    /// The value or key is over its bound.
+    #[error("{bytes} bytes are over the bound of {bytes_max}")]
+    TooLarge {
+        /// What was given.
+        bytes: usize,
+        /// What is allowed.
+        bytes_max: usize,
+    },
+    /// The medium is full. Nothing was changed; reads go on, and writes that fit may succeed later.
+    #[error("no space is left on the disk")]
+    Full,
+    /// The medium failed, now or earlier: no write is accepted until the store is opened anew.
+    #[error("the store refuses work after an I/O error: {message}")]
+    Broken {
+        /// What the medium said first.
+        message: String,
+    },
+    /// The file is not a store, or is damaged.
+    #[error("the store at {path} is damaged: {message}")]
+    Corrupt {
+        /// Where.
+        path: String,
+        /// How it was noticed.
+        message: String,
+    },
+    /// The other side could not be reached; whether the write happened is unknown.
+    #[error("the store cannot be reached: {message}")]
+    Unavailable {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// The result of store calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An ordered, versioned map of bytes that can be watched.
+///
+/// # Invariants (`conformance` runs them against every backend, with injected faults)
+/// 1. Each committed write takes a `Revision` larger than all before, never reused, also after a crash; the embedded engine leaves no gap.
+/// 2. A write whose `Expect` does not hold changes nothing and says `Conflict` with what was found.
+/// 3. `watch(prefix, after)` yields every later write once, in order, or ends with `Compacted`.
+/// 4. Nothing is acknowledged, readable or watched before it is durable.
+/// 5. A listing at a revision shows exactly the writes up to it.
+pub trait Store: Send + Sync {
+    /// The key as it is now.
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Entry>>>;
+    /// All keys that start with `prefix`, in order.
+    fn list<'a>(&'a self, prefix: &'a Key, page: Page) -> BoxFuture<'a, Result<Listing>>;
+    /// Writes if `expect` holds. There is no other write.
+    fn write<'a>(&'a self, key: &'a Key, expect: Expect, change: Change) -> BoxFuture<'a, Result<Revision>>;
+    /// Every write after `after` to keys that start with `prefix`.
+    fn watch(&self, prefix: &Key, after: Revision) -> BoxStream<'static, Result<Event>>;
+    /// Forgets revisions before `before`; what is current stays.
+    fn compact(&self, before: Revision) -> BoxFuture<'_, Result<()>>;
+    /// The newest revision.
+    fn revision(&self) -> BoxFuture<'_, Result<Revision>>;
+}
