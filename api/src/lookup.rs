@@ -12,4 +12,12 @@ pub trait Lookup: Send + Sync {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
     /// All objects of a namespace, or of the whole cluster where `namespace` is empty, ordered by key.
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Object>>;
+    /// A number that is another one after any change of any object of this resource: what somebody derived from
+    /// `list` (an index, a matcher) is fresh as long as it stays the same. A cache answers with a counter in
+    /// constant time; this default folds the whole list.
+    fn changes(&self, group: &str, plural: &str) -> u64 {
+        self.list(group, plural, "").iter().fold(0, |sum: u64, object| {
+            sum.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(object.meta.resource_version).wrapping_add(1)
+        })
+    }
 }
