@@ -1,1 +1,33 @@
-fn main() {}
+//! What a developer runs: `cargo xtask tidy | test | conformance | bench | codegen`.
+
+mod conformance;
+mod kit;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Clipper's own tools")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks the structure: dependency arrows, sizes, paths named in ARCHITECTURE.md, words that layers must not know.
+    Tidy,
+    /// Installs what the tests need and runs all of them, in the order of CI.
+    Test(test::Options),
+    /// Runs lists of the official suite against a cluster in a network namespace of its own (needs Go for the kit).
+    Conformance(conformance::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Tidy => tidy::run(&kit::root()),
+        Command::Test(options) => test::run(&options),
+        Command::Conformance(options) => conformance::run(&options),
+    }
+}

@@ -1,0 +1,60 @@
+//! Where things are, and the programs that the tests call.
+
+use anyhow::{Context as _, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// The judges' scripts beside the checkout.
+pub fn shared() -> PathBuf {
+    root().join("../shared")
+}
+
+/// Where the kit's programs and images are built.
+pub fn kit() -> PathBuf {
+    std::env::var_os("KIT").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/clipper-kit"),
+        PathBuf::from,
+    )
+}
+
+/// Builds what is missing of the kit.
+///
+/// # Errors
+/// Names Go where that is what is missing.
+pub fn ensure() -> Result<()> {
+    let scripts = shared().join("conformance");
+    if !scripts.exists() {
+        bail!("the conformance kit's scripts are not beside the checkout ({})", scripts.display());
+    }
+    let have = |name: &str| kit().join("bin").join(name).exists();
+    let images = kit().join("images/agnhost.tar").exists();
+    if have("kubectl") && have("helm") && have("e2e.test") && have("etcd") && images {
+        return Ok(());
+    }
+    if Command::new("go").arg("version").output().is_err() {
+        bail!(
+            "Go is missing: the conformance kit (real kubectl, helm and the official suite) is built from Go modules"
+        );
+    }
+    call(Command::new(scripts.join("build")))?;
+    call(Command::new(scripts.join("images")))
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// It could not be started, or ended with another status than 0.
+pub fn call(mut command: Command) -> Result<()> {
+    let line = format!("{command:?}");
+    let status = command.status().with_context(|| format!("cannot start {line}"))?;
+    if !status.success() {
+        bail!("{line} ended with {status}");
+    }
+    Ok(())
+}

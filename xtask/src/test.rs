@@ -1,0 +1,54 @@
+//! `cargo xtask test`: everything that CI checks, in its order.
+
+use crate::kit::{call, root};
+use anyhow::Result;
+use clap::Args;
+use std::process::Command;
+use std::time::Instant;
+
+/// What to leave out while working.
+#[derive(Args)]
+pub struct Options {
+    /// Stop after the unit and trait suites: no cluster is started.
+    #[arg(long)]
+    no_cluster: bool,
+}
+
+/// Runs the rings one after another and stops at the first that fails.
+///
+/// # Errors
+/// Which ring failed.
+pub fn run(options: &Options) -> Result<()> {
+    let cargo = |words: &[&str]| {
+        let mut command = Command::new("cargo");
+        command.args(words).current_dir(root());
+        command
+    };
+    ring("format", || call(cargo(&["fmt", "--all", "--check"])))?;
+    ring("lint", || {
+        call(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+    })?;
+    ring("tidy", || crate::tidy::run(&root()))?;
+    ring("licences and bans", || deny(&cargo))?;
+    ring("units and suites", || call(cargo(&["test", "--workspace", "--locked"])))?;
+    if options.no_cluster {
+        return Ok(());
+    }
+    ring("kit", crate::kit::ensure)?;
+    ring("ratchet", || crate::conformance::run(&crate::conformance::Options::ratchet()))
+}
+
+fn deny(cargo: &dyn Fn(&[&str]) -> Command) -> Result<()> {
+    if Command::new("cargo-deny").arg("--version").output().is_err() {
+        call(cargo(&["install", "--locked", "cargo-deny"]))?;
+    }
+    call(cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]))
+}
+
+fn ring(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let began = Instant::now();
+    run()?;
+    println!("== {name}: passed in {:.0} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
