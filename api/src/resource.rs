@@ -48,7 +48,7 @@ pub struct Resource {
     pub categories: Vec<String>,
     /// What is served.
     pub verbs: Verbs,
-    /// Columns of `kubectl get`, after the name.
+    /// Columns of `kubectl get`, after the name. (Where one of them is itself called `Name`, none is put before them.)
     pub columns: Vec<Column>,
     /// Fields that field selectors may name beyond `metadata.name` and `metadata.namespace`.
     pub fields: Vec<Field>,
@@ -98,6 +98,8 @@ pub struct Column {
 pub enum Cell {
     /// The value at a JSON pointer.
     Pointer(String),
+    /// The value at a JSON pointer, or this one where there is none.
+    PointerOr(String, Value),
     /// The age since a timestamp at a JSON pointer, in kubectl's short form.
     AgeAt(String),
     /// Computed from the object; `now` is the second argument.
@@ -108,6 +110,17 @@ impl Column {
     /// The value at a JSON pointer, shown as a string.
     pub fn new(name: &'static str, pointer: &str) -> Self {
         Self { name, kind: "string", priority: 0, cell: Cell::Pointer(pointer.to_owned()) }
+    }
+
+    /// The integer at a JSON pointer; 0 where there is none.
+    pub fn number(name: &'static str, pointer: &str) -> Self {
+        Self::or(name, pointer, 0).kind("integer")
+    }
+
+    /// The value at a JSON pointer, or another one where there is none, shown as a string.
+    pub fn or(name: &'static str, pointer: &str, missing: impl Into<Value>) -> Self {
+        let cell = Cell::PointerOr(pointer.to_owned(), missing.into());
+        Self { name, kind: "string", priority: 0, cell }
     }
 
     /// A computed value, shown as a string.
