@@ -121,6 +121,7 @@ pub trait DynStrategy: Send + Sync {
         false
     }
     /// Turns an object as it is kept into this version.
+    #[allow(clippy::wrong_self_convention)] // the pair reads as a direction of conversion, not as a constructor
     fn from_stored(&self, _object: &mut Value) -> Result<(), Status> {
         Ok(())
     }
