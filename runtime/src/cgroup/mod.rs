@@ -1,0 +1,1 @@
+//! Control groups: making, bounding, measuring and emptying them, on v1 and v2.
