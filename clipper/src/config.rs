@@ -164,7 +164,9 @@ impl Flags {
         };
         let node_name = self.node_name.or(file.node_name).unwrap_or_else(|| host_name.to_lowercase());
         if !is_subdomain(&node_name) {
-            bail!("--node-name {node_name:?}: allowed are lower-case letters, digits, '-' and '.', up to 253 in all");
+            bail!(
+                "--node-name {node_name:?}: allowed are lower-case letters, digits, '-' and '.', up to 253 in all"
+            );
         }
         let endpoints =
             if self.etcd_endpoints.is_empty() { file.etcd_endpoints } else { self.etcd_endpoints };
@@ -193,7 +195,10 @@ impl Flags {
             cluster_cidr: cidr("cluster-cidr", self.cluster_cidr.or(file.cluster_cidr), "10.42.0.0/16")?,
             service_cidr,
             cluster_dns,
-            cluster_domain: self.cluster_domain.or(file.cluster_domain).unwrap_or_else(|| "cluster.local".into()),
+            cluster_domain: self
+                .cluster_domain
+                .or(file.cluster_domain)
+                .unwrap_or_else(|| "cluster.local".into()),
             log_json,
             verbose: self.verbose,
         })
@@ -229,9 +234,15 @@ mod tests {
     #[test]
     fn wrong_values_name_the_flag_and_what_is_allowed() {
         let error = |flags: Flags| flags.resolve("host").unwrap_err().to_string();
-        assert!(error(Flags { store: Some("x".into()), ..Flags::default() }).contains("--store \"x\": allowed are"));
+        assert!(
+            error(Flags { store: Some("x".into()), ..Flags::default() })
+                .contains("--store \"x\": allowed are")
+        );
         assert!(error(Flags { store: Some("etcd".into()), ..Flags::default() }).contains("--etcd-endpoints"));
-        assert!(error(Flags { cluster_cidr: Some("10.1.2.3/16".into()), ..Flags::default() }).contains("--cluster-cidr"));
+        assert!(
+            error(Flags { cluster_cidr: Some("10.1.2.3/16".into()), ..Flags::default() })
+                .contains("--cluster-cidr")
+        );
         assert!(error(Flags { node_name: Some("A_b".into()), ..Flags::default() }).contains("--node-name"));
         let dns = Flags { cluster_dns: Some(Ipv4Addr::new(1, 2, 3, 4)), ..Flags::default() };
         assert!(error(dns).contains("--cluster-dns 1.2.3.4"));

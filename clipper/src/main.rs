@@ -1,1 +1,15 @@
-fn main() {}
+//! Clipper: Kubernetes in one binary. This crate reads settings, makes keys, wires the parts and supervises them.
+
+mod cli;
+mod config;
+mod instance;
+mod kubeconfig;
+mod log;
+mod pki;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    cli::run(std::env::args_os())
+}

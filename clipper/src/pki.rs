@@ -5,8 +5,8 @@
 
 use anyhow::{Context as _, Result, bail};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use std::fs;
 use std::io::Write as _;
@@ -65,9 +65,8 @@ impl Pki {
             write_private(&key_path, &made.key_pem)?;
             write_private(&cert_path, &made.certificate_pem)?;
         }
-        let read = |path: &Path| {
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-        };
+        let read =
+            |path: &Path| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
         let pki = Self { dir: dir.to_owned(), ca_pem: read(&cert_path)?, ca_key_pem: read(&key_path)? };
         pki.issuer().with_context(|| format!("{} is not a certificate authority", dir.display()))?;
         Ok(pki)
@@ -117,7 +116,8 @@ impl Pki {
     /// # Errors
     /// As [`Pki::leaf`], or the files cannot be written.
     pub fn ensure(&self, name: &str, leaf: &Leaf<'_>, now: OffsetDateTime) -> Result<Pair> {
-        let (cert_path, key_path) = (self.dir.join(format!("{name}.crt")), self.dir.join(format!("{name}.key")));
+        let (cert_path, key_path) =
+            (self.dir.join(format!("{name}.crt")), self.dir.join(format!("{name}.key")));
         if let (Ok(certificate_pem), Ok(key_pem)) =
             (fs::read_to_string(&cert_path), fs::read_to_string(&key_path))
             && is_good(&certificate_pem, leaf, now)
@@ -148,7 +148,8 @@ impl Pki {
 fn is_good(certificate_pem: &str, leaf: &Leaf<'_>, now: OffsetDateTime) -> bool {
     let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()) else { return false };
     let Ok(certificate) = pem.parse_x509() else { return false };
-    let (from, until) = (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
+    let (from, until) =
+        (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
     if now.unix_timestamp() >= renewal_at(from, until) {
         return false;
     }
