@@ -5,6 +5,7 @@
 //! which is what every other crate speaks about, and [`object::Object`], the immutable version of one thing.
 
 pub mod age;
+pub mod admission;
 pub mod errors;
 pub mod lookup;
 pub mod object;
@@ -15,6 +16,7 @@ pub mod status;
 pub mod strategy;
 pub mod user;
 
+pub use admission::{Admission, AdmissionRequest, Operation};
 pub use errors::{FieldError, FieldErrors};
 pub use jiff::Timestamp;
 pub use lookup::Lookup;

@@ -77,6 +77,20 @@ pub trait Strategy: Send + Sync + 'static {
     fn grace_seconds(&self, _object: &Self::Kind, _asked: Option<i64>) -> Option<i64> {
         None
     }
+    /// Whether creates and updates of this kind happen one after another, each seeing the one before in `cx.lookup`:
+    /// for kinds whose rules claim something (an address, a port) by looking at the other objects.
+    fn exclusive(&self) -> bool {
+        false
+    }
+    /// Whether a crash may lose this write (`old` is `None` for a create): for what is rewritten every few seconds or is only
+    /// told to people, so that it does not wear the disk. It is kept a few seconds later, in order. See docs/adr/0002.
+    fn may_lose(&self, _new: &Value, _old: Option<&Value>) -> bool {
+        false
+    }
+    /// After how many seconds without a write an object is removed by itself; `None` for never.
+    fn ttl_seconds(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// The erased form. The pipeline knows only this; a CRD implements it from its schema.
@@ -116,6 +130,18 @@ pub trait DynStrategy: Send + Sync {
     }
     /// See [`Strategy::grace_seconds`].
     fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> Result<Option<i64>, Status>;
+    /// See [`Strategy::exclusive`].
+    fn exclusive(&self) -> bool {
+        false
+    }
+    /// See [`Strategy::may_lose`].
+    fn may_lose(&self, _new: &Value, _old: Option<&Value>) -> bool {
+        false
+    }
+    /// See [`Strategy::ttl_seconds`].
+    fn ttl_seconds(&self) -> Option<u32> {
+        None
+    }
     /// Whether `from_stored` and `to_stored` do anything.
     fn converts(&self) -> bool {
         false
@@ -245,6 +271,18 @@ impl<S: Strategy> DynStrategy for Typed<S> {
 
     fn allow_unconditional_update(&self) -> bool {
         self.0.allow_unconditional_update()
+    }
+
+    fn exclusive(&self) -> bool {
+        self.0.exclusive()
+    }
+
+    fn may_lose(&self, new: &Value, old: Option<&Value>) -> bool {
+        self.0.may_lose(new, old)
+    }
+
+    fn ttl_seconds(&self) -> Option<u32> {
+        self.0.ttl_seconds()
     }
 
     fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> Result<Option<i64>, Status> {

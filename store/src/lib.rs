@@ -144,7 +144,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// 1. Each committed write takes a `Revision` larger than all before, never reused, also after a crash; the embedded engine leaves no gap.
 /// 2. A write whose `Expect` does not hold changes nothing and says `Conflict` with what was found.
 /// 3. `watch(prefix, after)` yields every later write once, in order, or ends with `Compacted`.
-/// 4. Nothing is acknowledged, readable or watched before it is durable.
+/// 4. Nothing is acknowledged, readable or watched before it is durable, except what `write_deferred` writes.
 /// 5. A listing at a revision shows exactly the writes up to it.
 pub trait Store: Send + Sync {
     /// The key as it is now.
@@ -153,6 +153,17 @@ pub trait Store: Send + Sync {
     fn list<'a>(&'a self, prefix: &'a Key, page: Page) -> BoxFuture<'a, Result<Listing>>;
     /// Writes if `expect` holds. There is no other write.
     fn write<'a>(&'a self, key: &'a Key, expect: Expect, change: Change) -> BoxFuture<'a, Result<Revision>>;
+    /// Like `write`, but it may be acknowledged, readable and watched before it is durable: for what the caller can bear to
+    /// lose in a crash. It becomes durable in order, with the next `write` or a few seconds later, whichever comes first; no
+    /// revision that was ever told is used again after a crash (there may then be a gap).
+    fn write_deferred<'a>(
+        &'a self,
+        key: &'a Key,
+        expect: Expect,
+        change: Change,
+    ) -> BoxFuture<'a, Result<Revision>> {
+        self.write(key, expect, change)
+    }
     /// Every write after `after` to keys that start with `prefix`.
     fn watch(&self, prefix: &Key, after: Revision) -> BoxStream<'static, Result<Event>>;
     /// Forgets revisions before `before`; what is current stays.

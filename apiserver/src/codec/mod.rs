@@ -1,0 +1,3 @@
+//! How objects look on the wire and in the store.
+
+pub mod json;

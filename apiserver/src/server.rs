@@ -1,0 +1,211 @@
+//! `Server`: the composition of everything, and what handlers may do with it.
+
+use crate::hooks::{
+    AdmissionStep, Attributes, Audit, Authenticate, Authorize, Decision, Handler, Identity, Transform,
+    Verdict,
+};
+use crate::registry::Registry;
+use api::{Lookup, Resource, Status, UserInfo};
+use std::collections::HashMap;
+use std::sync::Arc;
+use store::Store;
+
+/// Bounds and switches of a server. The defaults are upstream's where it has them.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whether a request without credentials goes on as `system:anonymous`.
+    pub anonymous: bool,
+    /// Reading requests in flight. Upstream: `--max-requests-inflight`.
+    pub reads_in_flight_max: usize,
+    /// Changing requests in flight. Upstream: `--max-mutating-requests-inflight`.
+    pub writes_in_flight_max: usize,
+    /// How long a request that is no watch and no stream may take, in seconds. Upstream: `--request-timeout`.
+    pub request_seconds_max: u64,
+    /// A watch without `timeoutSeconds` ends after this many seconds up to twice as many. Upstream: `--min-request-timeout`.
+    pub watch_seconds_min: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            anonymous: true,
+            reads_in_flight_max: 400,
+            writes_in_flight_max: 200,
+            request_seconds_max: 60,
+            watch_seconds_min: 1800,
+        }
+    }
+}
+
+/// What handlers are registered under: group, plural and subresource.
+type HandlerKey = (String, String, String);
+
+/// What is plugged in. It never changes once the server is built.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    pub(crate) authenticators: Vec<Arc<dyn Authenticate>>,
+    pub(crate) authorizers: Vec<Arc<dyn Authorize>>,
+    pub(crate) admission: Vec<Arc<dyn AdmissionStep>>,
+    pub(crate) handlers: HashMap<HandlerKey, Arc<dyn Handler>>,
+    pub(crate) paths: Vec<(String, Arc<dyn Handler>)>,
+    pub(crate) audit: Option<Arc<dyn Audit>>,
+}
+
+/// Collects what a server is made of.
+pub struct Builder {
+    store: Arc<dyn Store>,
+    config: Config,
+    rows: Vec<Resource>,
+    hooks: Hooks,
+    transforms: HashMap<(String, String), Arc<dyn Transform>>,
+}
+
+impl Builder {
+    /// With these bounds and switches.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Serving these rows, besides those that are there.
+    pub fn resources(mut self, rows: impl IntoIterator<Item = Resource>) -> Self {
+        self.rows.extend(rows);
+        self
+    }
+
+    /// Asking this authenticator after those that are there.
+    pub fn authenticate(mut self, authenticator: Arc<dyn Authenticate>) -> Self {
+        self.hooks.authenticators.push(authenticator);
+        self
+    }
+
+    /// Asking this authorizer after those that are there. Members of `system:masters` are allowed everything before
+    /// any is asked; who nobody allows is refused.
+    pub fn authorize(mut self, authorizer: Arc<dyn Authorize>) -> Self {
+        self.hooks.authorizers.push(authorizer);
+        self
+    }
+
+    /// With this step at the end of the admission chain.
+    pub fn admission(mut self, step: Arc<dyn AdmissionStep>) -> Self {
+        self.hooks.admission.push(step);
+        self
+    }
+
+    /// With this handler for a subresource (`("", "pods", "binding")`), or for `create` of a computed resource where
+    /// `subresource` is empty. It answers in every version of the group.
+    pub fn handler(
+        mut self,
+        group: &str,
+        plural: &str,
+        subresource: &str,
+        handler: Arc<dyn Handler>,
+    ) -> Self {
+        self.hooks.handlers.insert((group.to_owned(), plural.to_owned(), subresource.to_owned()), handler);
+        self
+    }
+
+    /// With this handler for a non-resource path and everything below it (`/healthz`, `/apis`, `/openapi`). The longest
+    /// prefix wins; `/` alone answers only itself.
+    pub fn path(mut self, prefix: &str, handler: Arc<dyn Handler>) -> Self {
+        self.hooks.paths.push((prefix.to_owned(), handler));
+        self
+    }
+
+    /// Recording requests.
+    pub fn audit(mut self, audit: Arc<dyn Audit>) -> Self {
+        self.hooks.audit = Some(audit);
+        self
+    }
+
+    /// Keeping the objects of a home (such as `"core"`, `"secrets"`) transformed.
+    pub fn transform(mut self, group: &str, plural: &str, transform: Arc<dyn Transform>) -> Self {
+        self.transforms.insert((group.to_owned(), plural.to_owned()), transform);
+        self
+    }
+
+    /// Reads the store, fills the watch caches and starts to follow the store.
+    ///
+    /// # Errors
+    /// The store cannot be read, or holds what is no object.
+    pub async fn build(mut self) -> Result<Arc<Server>, Status> {
+        self.hooks.paths.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        let registry = Registry::open(self.store, self.transforms).await?;
+        registry.add(self.rows).await?;
+        Ok(Arc::new(Server { registry, hooks: self.hooks, config: self.config }))
+    }
+}
+
+/// An API server without a socket.
+pub struct Server {
+    registry: Arc<Registry>,
+    pub(crate) hooks: Hooks,
+    config: Config,
+}
+
+impl Server {
+    /// A server over this store, to be completed.
+    pub fn builder(store: Arc<dyn Store>) -> Builder {
+        Builder {
+            store,
+            config: Config::default(),
+            rows: Vec::new(),
+            hooks: Hooks::default(),
+            transforms: HashMap::new(),
+        }
+    }
+
+    /// The live resource table.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The objects, for rules and hooks.
+    pub fn lookup(&self) -> Arc<dyn Lookup> {
+        self.registry.clone()
+    }
+
+    /// Bounds and switches.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Asks the authorizers in order.
+    pub async fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
+        if attributes.user.is_in(api::user::GROUP_MASTERS) {
+            return Verdict::ALLOW;
+        }
+        let mut reasons: Vec<String> = Vec::new();
+        for authorizer in &self.hooks.authorizers {
+            let verdict = authorizer.authorize(attributes).await;
+            match verdict.decision {
+                Decision::Allow | Decision::Deny => return verdict,
+                Decision::NoOpinion if verdict.reason.is_empty() => {}
+                Decision::NoOpinion => reasons.push(verdict.reason),
+            }
+        }
+        Verdict { decision: Decision::NoOpinion, reason: reasons.join("\n") }
+    }
+
+    /// Asks the authenticators in order. `None` is nobody.
+    ///
+    /// # Errors
+    /// 401 or 403 of the first that refuses.
+    pub async fn authenticate(&self, head: &http::request::Parts) -> Result<Option<Identity>, Status> {
+        for authenticator in &self.hooks.authenticators {
+            if let Some(identity) = authenticator.authenticate(head).await? {
+                return Ok(Some(identity));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Who has no credentials.
+    pub fn anonymous() -> UserInfo {
+        UserInfo {
+            name: api::user::USER_ANONYMOUS.to_owned(),
+            groups: vec![api::user::GROUP_UNAUTHENTICATED.to_owned()],
+            ..UserInfo::default()
+        }
+    }
+}
