@@ -4,8 +4,8 @@
 //! No I/O, no tokio, no clock: what needs the time takes it as an argument. Start at [`resource::Resource`],
 //! which is what every other crate speaks about, and [`object::Object`], the immutable version of one thing.
 
-pub mod age;
 pub mod admission;
+pub mod age;
 pub mod errors;
 pub mod lookup;
 pub mod object;
