@@ -9,5 +9,8 @@ pub mod plugin;
 pub mod plugins;
 pub mod preempt;
 pub mod queue;
+mod run;
 pub mod snapshot;
 pub mod view;
+
+pub use run::{Options, run};

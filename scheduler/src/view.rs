@@ -131,7 +131,7 @@ impl HostPort {
 }
 
 /// One term of a node selector: all must hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeTerm {
     /// Over labels.
     pub labels: LabelSelector,
@@ -173,7 +173,7 @@ impl NodeTerm {
 }
 
 /// A pod affinity or anti-affinity term.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PodTerm {
     /// Over the labels of other pods; `None` matches nothing.
     pub selector: Option<LabelSelector>,
@@ -235,7 +235,7 @@ impl PodTerm {
 }
 
 /// A topology spread constraint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Spread {
     /// How much two places may differ.
     pub max_skew: i32,
@@ -250,7 +250,7 @@ pub struct Spread {
 }
 
 /// What the scheduler sees of a pod.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodView {
     /// Namespace.
     pub namespace: Box<str>,
@@ -458,7 +458,7 @@ pub fn tolerates(toleration: &core::Toleration, taint: &core::Taint) -> bool {
 }
 
 /// What the scheduler sees of a node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
     /// Name.
     pub name: Box<str>,
