@@ -12,6 +12,7 @@ mod fields;
 pub mod hooks;
 pub mod path;
 pub mod registry;
+pub mod serve;
 pub mod server;
 pub mod storage;
 pub mod watch_cache;

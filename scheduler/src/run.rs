@@ -79,8 +79,10 @@ fn wakes_on(plugin: &str) -> &'static [Wake] {
 /// A pod is assumed on its node before the binding is written, so that the next cycle counts it; a binding that fails is
 /// taken back. Nothing is kept that the API does not show after a restart.
 pub async fn run(client: Client, caches: Caches, events: EventRecorder, clock: Clock, options: Options) {
-    let pods = caches.of::<Pod>().project(|object: &Object| object.decode().ok().map(|pod| PodView::from_api(&pod)));
-    let nodes = caches.of::<Node>().project(|object| object.decode().ok().map(|node| NodeView::from_api(&node)));
+    let pods =
+        caches.of::<Pod>().project(|object: &Object| object.decode().ok().map(|pod| PodView::from_api(&pod)));
+    let nodes =
+        caches.of::<Node>().project(|object| object.decode().ok().map(|node| NodeView::from_api(&node)));
     let namespaces = caches.of::<Namespace>().project(|object: &Object| -> Option<NamespaceLabels> {
         let labels = object.meta.labels.iter().map(|(key, value)| (key.to_string(), value.to_string()));
         Some((object.meta.name().into(), labels.collect()))
@@ -161,9 +163,11 @@ impl Loop {
             self.told.remove(&pod.uid);
             self.queue.remove(&pod.uid);
             self.state.set_pod(pod.clone(), node_name);
-            for (news, wake) in
-                [(is_new, Wake::PodAssigned), (relabelled, Wake::PodLabelsChanged), (shrunk, Wake::PodRemoved)]
-            {
+            for (news, wake) in [
+                (is_new, Wake::PodAssigned),
+                (relabelled, Wake::PodLabelsChanged),
+                (shrunk, Wake::PodRemoved),
+            ] {
                 if news {
                     self.queue.wake(wake, now, &wakes_on);
                 }
@@ -173,7 +177,8 @@ impl Loop {
         if pod.deleting {
             self.forget(&pod.uid);
             self.queue.remove(&pod.uid);
-        } else if *pod.scheduler_name == *self.options.scheduler_name && !self.assumed.contains_key(&pod.uid) {
+        } else if *pod.scheduler_name == *self.options.scheduler_name && !self.assumed.contains_key(&pod.uid)
+        {
             if let Some(node) = &pod.nominated_node {
                 self.nominated.insert(pod.uid.clone(), (pod.clone(), node.clone()));
             }
@@ -233,7 +238,11 @@ impl Loop {
             Ok(()) => {
                 self.queue.remove(&bound.pod.uid);
                 let (namespace, name, node) = (&bound.pod.namespace, &bound.pod.name, &bound.node_name);
-                self.events.normal(&about, "Scheduled", format!("Successfully assigned {namespace}/{name} to {node}"));
+                self.events.normal(
+                    &about,
+                    "Scheduled",
+                    format!("Successfully assigned {namespace}/{name} to {node}"),
+                );
             }
             Err(status) => {
                 if self.assumed.remove(&bound.pod.uid).is_some() {
@@ -251,7 +260,9 @@ impl Loop {
 
     async fn refuse(&mut self, pod: SharedPod, snapshot: &Snapshot, mut error: FitError) {
         let plan = match self.waits_for_victims(&pod, snapshot) {
-            true => Err("preemption: not eligible due to a terminating pod on the nominated node.".to_owned()),
+            true => {
+                Err("preemption: not eligible due to a terminating pod on the nominated node.".to_owned())
+            }
             false if error.evictable.is_empty() && error.nowhere.is_some() => Err(String::new()),
             false => {
                 let budgets = Budgets::of(&self.budgets.read_all(""));
@@ -332,9 +343,9 @@ struct Budgets(Vec<(String, LabelSelector)>);
 
 impl Budgets {
     fn of(budgets: &[PodDisruptionBudget]) -> Self {
-        let exhausted = budgets.iter().filter(|budget| {
-            budget.status.as_ref().is_none_or(|status| status.disruptions_allowed <= 0)
-        });
+        let exhausted = budgets
+            .iter()
+            .filter(|budget| budget.status.as_ref().is_none_or(|status| status.disruptions_allowed <= 0));
         let selectors = exhausted.filter_map(|budget| {
             let selector = budget.spec.as_ref()?.selector.as_ref()?;
             Some((budget.metadata.namespace.clone()?, LabelSelector::from_object(selector).ok()?))
@@ -343,7 +354,9 @@ impl Budgets {
     }
 
     fn protect(&self, pod: &PodView) -> bool {
-        self.0.iter().any(|(namespace, selector)| **namespace == *pod.namespace && selector.matches(|key| pod.label(key)))
+        self.0.iter().any(|(namespace, selector)| {
+            **namespace == *pod.namespace && selector.matches(|key| pod.label(key))
+        })
     }
 }
 
