@@ -1,8 +1,9 @@
 //! The socket: TLS, HTTP/1.1 and HTTP/2 around a [`Service`].
 
 use crate::hooks::{PeerCertificates, RemoteAddress};
-use crate::{Body, Request, Service};
+use crate::{Body, Request, Response, Service};
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -11,6 +12,7 @@ use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -152,7 +154,7 @@ async fn connection(
             head.extensions.insert(peer.clone());
         }
         let body: Body = body.map_err(Into::into).boxed_unsync();
-        service.clone().oneshot(Request::from_parts(head, body))
+        call(service.clone(), Request::from_parts(head, body))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
@@ -170,6 +172,11 @@ async fn connection(
     if let Err(error) = watched.await {
         tracing::debug!(%from, %error, "the connection ended");
     }
+}
+
+/// The future is boxed by name: the compiler does not see through `oneshot` that it is `Send` for every body.
+fn call(service: Service, request: Request) -> BoxFuture<'static, Result<Response, Infallible>> {
+    Box::pin(service.oneshot(request))
 }
 
 #[cfg(test)]

@@ -343,9 +343,12 @@ struct Budgets(Vec<(String, LabelSelector)>);
 
 impl Budgets {
     fn of(budgets: &[PodDisruptionBudget]) -> Self {
-        let exhausted = budgets
-            .iter()
-            .filter(|budget| budget.status.as_ref().is_none_or(|status| status.disruptions_allowed <= 0));
+        let exhausted = budgets.iter().filter(|budget| {
+            budget
+                .status
+                .as_ref()
+                .is_none_or(|status| status.disruptions_allowed.is_none_or(|allowed| allowed <= 0))
+        });
         let selectors = exhausted.filter_map(|budget| {
             let selector = budget.spec.as_ref()?.selector.as_ref()?;
             Some((budget.metadata.namespace.clone()?, LabelSelector::from_object(selector).ok()?))
