@@ -7,6 +7,7 @@
 //! Start at [`server::Server`] (the composition) and [`pipeline`] (the way of a request); what others plug in is in
 //! [`hooks`].
 
+pub mod auth;
 pub mod codec;
 mod fields;
 pub mod hooks;
