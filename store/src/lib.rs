@@ -1,10 +1,22 @@
 //! An ordered, versioned map of bytes that can be watched. It knows no Kubernetes word.
 //!
-//! Start at [`Store`]. `embedded` is the engine of one machine, `etcd` of many; `conformance` is the suite both pass.
+//! Start at [`Store`]. [`embedded`] is the engine of one machine, on a [`disk`];
+//! [`conformance`] is the suite that every backend passes, [`testing`] the disk that fails on demand.
+
+pub mod conformance;
+pub mod disk;
+pub mod embedded;
+pub mod testing;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+
+/// The longest key. A Kubernetes name and namespace have at most 253 bytes each, a group and plural likewise.
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// The largest value: what a request body may have upstream (`k8s.io/apiserver/pkg/server`, `MaxRequestBodyBytes`).
+pub const VALUE_BYTES_MAX: usize = 3 << 20;
 
 /// A key: bytes, ordered as bytes. Callers use `/` as a separator by convention.
 pub type Key = Bytes;
@@ -127,6 +139,20 @@ pub enum Error {
         /// How it was noticed.
         message: String,
     },
+    /// Another handle, here or in another process, has the store open.
+    #[error("the store at {path} is already open")]
+    Locked {
+        /// Where.
+        path: String,
+    },
+    /// The store's file could not be opened or made.
+    #[error("the store at {path} cannot be opened: {message}")]
+    Unopened {
+        /// Where.
+        path: String,
+        /// What the system said.
+        message: String,
+    },
     /// The other side could not be reached; whether the write happened is unknown.
     #[error("the store cannot be reached: {message}")]
     Unavailable {
@@ -143,7 +169,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// # Invariants (`conformance` runs them against every backend, with injected faults)
 /// 1. Each committed write takes a `Revision` larger than all before, never reused, also after a crash; the embedded engine leaves no gap.
 /// 2. A write whose `Expect` does not hold changes nothing and says `Conflict` with what was found.
-/// 3. `watch(prefix, after)` yields every later write once, in order, or ends with `Compacted`.
+/// 3. `watch(prefix, after)` yields every later write once, in order, or ends with `Compacted`; however slow its reader is.
 /// 4. Nothing is acknowledged, readable or watched before it is durable, except what `write_deferred` writes.
 /// 5. A listing at a revision shows exactly the writes up to it.
 pub trait Store: Send + Sync {
@@ -151,7 +177,7 @@ pub trait Store: Send + Sync {
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Entry>>>;
     /// All keys that start with `prefix`, in order.
     fn list<'a>(&'a self, prefix: &'a Key, page: Page) -> BoxFuture<'a, Result<Listing>>;
-    /// Writes if `expect` holds. There is no other write.
+    /// Writes if `expect` holds. There is no other write. A caller that stops waiting does not undo it.
     fn write<'a>(&'a self, key: &'a Key, expect: Expect, change: Change) -> BoxFuture<'a, Result<Revision>>;
     /// Like `write`, but it may be acknowledged, readable and watched before it is durable: for what the caller can bear to
     /// lose in a crash. It becomes durable in order, with the next `write` or a few seconds later, whichever comes first; no
@@ -166,7 +192,8 @@ pub trait Store: Send + Sync {
     }
     /// Every write after `after` to keys that start with `prefix`.
     fn watch(&self, prefix: &Key, after: Revision) -> BoxStream<'static, Result<Event>>;
-    /// Forgets revisions before `before`; what is current stays.
+    /// Forgets revisions before `before`; what is current stays. Afterwards `before` is the oldest revision that can
+    /// be listed or watched from.
     fn compact(&self, before: Revision) -> BoxFuture<'_, Result<()>>;
     /// The newest revision.
     fn revision(&self) -> BoxFuture<'_, Result<Revision>>;
