@@ -44,16 +44,17 @@ async fn the_suite_in_virtual_time_on_one_thread() {
 async fn a_crash_at_every_sync_loses_nothing_that_was_acknowledged() {
     const STEPS: usize = 25;
     for crash_at_sync in 1.. {
-        let disk = FaultDisk::new(Faults { crash_at_sync: Some(crash_at_sync), ..Faults::default() });
+        let disk = FaultDisk::default();
         let mut workload = Workload::new("/w/".into(), 5);
-        if let Ok(store) = Embedded::on(Arc::new(disk.clone()), Options::default()) {
-            while workload.len() < STEPS && workload.step(&*store).await.is_ok() {}
-            if workload.len() < STEPS {
-                let refused = workload_write(&store).await;
-                assert!(matches!(refused, Err(Error::Broken { .. })), "{refused:?}");
-            }
-            store.close().await;
+        let store = on(&disk);
+        // A new store gets its name only when it is whole.
+        disk.set_faults(Faults { crash_at_sync: Some(disk.syncs() + crash_at_sync), ..Faults::default() });
+        while workload.len() < STEPS && workload.step(&*store).await.is_ok() {}
+        if workload.len() < STEPS {
+            let refused = workload_write(&store).await;
+            assert!(matches!(refused, Err(Error::Broken { .. })), "{refused:?}");
         }
+        store.close().await;
         for seed in 0..4 {
             let mut found = Workload::new("/w/".into(), 5);
             std::mem::swap(&mut found, &mut workload);
@@ -91,9 +92,10 @@ async fn replay(seed: u64, len: usize) -> Workload {
 /// Many writers, one crash: each acknowledged write is there, and the log has no hole.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_within_a_group_keeps_what_was_acknowledged() {
-    for crash_at_sync in 4..14 {
-        let disk = FaultDisk::new(Faults { crash_at_sync: Some(crash_at_sync), ..Faults::default() });
+    for groups in 1..10 {
+        let disk = FaultDisk::default();
         let store = on(&disk);
+        disk.set_faults(Faults { crash_at_sync: Some(disk.syncs() + groups), ..Faults::default() });
         let tasks: Vec<_> = (0..16)
             .map(|writer| {
                 let store = store.clone();
@@ -116,7 +118,7 @@ async fn a_crash_within_a_group_keeps_what_was_acknowledged() {
         }
         assert!(disk.is_dead());
         store.close().await;
-        let store = on(&disk.after_crash(&mut Dice::new(crash_at_sync)));
+        let store = on(&disk.after_crash(&mut Dice::new(groups)));
         for (key, revision) in &acknowledged {
             assert_eq!(store.get(key).await.expect("a read").expect("an entry").revision, *revision);
         }

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use self::core::Core;
 use self::writer::{Request, Writer};
-use crate::disk::{Disk, FileDisk};
+use crate::disk::{Disk, FileDisk, sync_parent};
 use crate::testing::FaultDisk;
 use crate::{
     Change, Entry, Error, Event, Expect, KEY_BYTES_MAX, Key, Listing, Page, Result, Revision, Store,
@@ -71,6 +71,7 @@ impl Embedded {
     /// # Errors
     /// `Corrupt` where the file is something else or damaged, `Locked` where it is open already, `Unopened` for what the system refuses.
     pub fn open(path: &Path, options: Options) -> Result<Arc<Embedded>> {
+        create(path)?;
         Embedded::on_named(path.display().to_string(), Arc::new(FileDisk::open(path)?), options)
     }
 
@@ -132,6 +133,25 @@ impl Embedded {
         self.queue.send(request(reply)).await.map_err(|_| core::closed())?;
         answer.await.map_err(|_| core::closed())?
     }
+}
+
+/// Makes an empty store at `path` if nothing is there: under another name first, so that a crash leaves no half of one.
+fn create(path: &Path) -> Result<()> {
+    let unopened = |error: std::io::Error| Error::Unopened {
+        path: path.display().to_string(),
+        message: error.to_string(),
+    };
+    if path.try_exists().map_err(unopened)? {
+        return Ok(());
+    }
+    let unfinished = path.with_extension("unfinished");
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unopened(error)),
+        _ => {}
+    }
+    let disk = Arc::new(FileDisk::open(&unfinished)?);
+    Core::open(unfinished.display().to_string(), disk, Options::default().cache_bytes, false)?.close();
+    std::fs::rename(&unfinished, path).and_then(|()| sync_parent(path)).map_err(unopened)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
