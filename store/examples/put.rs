@@ -38,7 +38,9 @@ async fn main() {
     let watcher = tokio::spawn(async move { while watch.next().await.is_some_and(|event| event.is_ok()) {} });
     let seconds: f64 = seconds.parse().expect("SECONDS is a number");
     let until = Instant::now() + Duration::from_secs_f64(seconds);
-    let tasks: Vec<_> = (0..writers.parse().expect("WRITERS is a number")).map(|n| tokio::spawn(writer(store.clone(), n, until))).collect();
+    let tasks: Vec<_> = (0..writers.parse().expect("WRITERS is a number"))
+        .map(|n| tokio::spawn(writer(store.clone(), n, until)))
+        .collect();
     let mut took = Vec::new();
     for task in tasks {
         took.extend(task.await.expect("a writer"));
