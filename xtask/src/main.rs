@@ -1,5 +1,6 @@
 //! What a developer runs: `cargo xtask tidy | test | conformance | bench | codegen`.
 
+mod codegen;
 mod conformance;
 mod kit;
 mod test;
@@ -22,6 +23,8 @@ enum Command {
     Test(test::Options),
     /// Runs lists of the official suite against a cluster in a network namespace of its own (needs Go for the kit).
     Conformance(conformance::Options),
+    /// Writes the schema table and the test vectors of `api` from upstream's Go types (needs Go).
+    Codegen,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -29,5 +32,6 @@ fn main() -> anyhow::Result<()> {
         Command::Tidy => tidy::run(&kit::root()),
         Command::Test(options) => test::run(&options),
         Command::Conformance(options) => conformance::run(&options),
+        Command::Codegen => codegen::run(&kit::root()),
     }
 }
