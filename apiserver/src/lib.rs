@@ -9,6 +9,7 @@
 
 pub mod auth;
 pub mod codec;
+pub mod discovery;
 mod fields;
 pub mod hooks;
 pub mod path;
