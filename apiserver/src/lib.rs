@@ -11,6 +11,7 @@ pub mod auth;
 pub mod codec;
 pub mod discovery;
 mod fields;
+pub mod health;
 pub mod hooks;
 pub mod path;
 pub mod registry;
