@@ -1,5 +1,7 @@
 //! Clipper: Kubernetes in one binary. This crate reads settings, makes keys, wires the parts and supervises them.
 
+mod address;
+mod bootstrap;
 mod cli;
 mod config;
 mod instance;
