@@ -23,6 +23,11 @@ pub fn kit() -> PathBuf {
     )
 }
 
+/// A program of the kit.
+pub fn program(name: &str) -> PathBuf {
+    kit().join("bin").join(name)
+}
+
 /// Builds what is missing of the kit.
 ///
 /// # Errors

@@ -1,8 +1,10 @@
 //! What a developer runs: `cargo xtask tidy | test | conformance | bench | codegen`.
 
+mod cluster;
 mod codegen;
 mod conformance;
 mod kit;
+mod scenario;
 mod test;
 mod tidy;
 
@@ -21,6 +23,8 @@ enum Command {
     Tidy,
     /// Installs what the tests need and runs all of them, in the order of CI.
     Test(test::Options),
+    /// Drives a cluster with the real kubectl as people do (needs Go for the kit).
+    Scenario(scenario::Options),
     /// Runs lists of the official suite against a cluster in a network namespace of its own (needs Go for the kit).
     Conformance(conformance::Options),
     /// Writes the schema table and the test vectors of `api` from upstream's Go types (needs Go).
@@ -31,6 +35,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Tidy => tidy::run(&kit::root()),
         Command::Test(options) => test::run(&options),
+        Command::Scenario(options) => scenario::run(&options),
         Command::Conformance(options) => conformance::run(&options),
         Command::Codegen => codegen::run(&kit::root()),
     }

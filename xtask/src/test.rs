@@ -35,6 +35,7 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     ring("kit", crate::kit::ensure)?;
+    ring("scenarios", || crate::scenario::run(&crate::scenario::Options::default()))?;
     ring("ratchet", || crate::conformance::run(&crate::conformance::Options::ratchet()))
 }
 

@@ -1,0 +1,42 @@
+//! `clipper up` and `clipper server`: settings, keys, parts; then wait for the signal to stop.
+
+use crate::config::Config;
+use crate::control_plane::ControlPlane;
+use crate::instance::Instance;
+use crate::pki::Pki;
+use crate::address;
+use anyhow::{Context as _, Result};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs a control plane in the foreground until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One line that says what, why, and what to do.
+pub(super) fn server(config: &Config) -> Result<()> {
+    let began = Instant::now();
+    let _instance = Instance::claim(&config.data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    runtime.block_on(run_server(config, began))
+}
+
+async fn run_server(config: &Config, began: Instant) -> Result<()> {
+    // Before anything is started: a signal during the start must not be lost.
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let node_ip = config.node_ip.map_or_else(address::node_address, Ok)?;
+    let pki = Arc::new(Pki::open(&config.data_dir.join("pki"))?);
+    let control_plane = ControlPlane::start(config, pki, node_ip).await?;
+    control_plane.bootstrap(&[]).await?;
+    let kubeconfig = control_plane.kubeconfig.display().to_string();
+    println!("clipper is ready after {:.2} s, kubeconfig {kubeconfig}", began.elapsed().as_secs_f64());
+    control_plane
+        .serve(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+        })
+        .await;
+    Ok(())
+}
