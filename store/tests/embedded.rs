@@ -133,6 +133,58 @@ async fn a_crash_within_a_group_keeps_what_was_acknowledged() {
     }
 }
 
+/// What is deferred is told at once, is not synced one by one, and is durable with the next write or soon.
+#[tokio::test(start_paused = true)]
+async fn deferred_writes_share_a_sync_and_lose_no_revision_in_a_crash() {
+    let disk = FaultDisk::default();
+    let store = on(&disk);
+    let (lease, key) = (Key::from("/lease"), Key::from("/key"));
+    let first = store.write(&key, Expect::Absent, put(10)).await.expect("a write");
+    let mut at = store.write_deferred(&lease, Expect::Absent, put(10)).await.expect("a write");
+    let syncs = disk.syncs();
+    let mut watch = store.watch(&lease, at);
+    for _ in 0..20 {
+        at = store.write_deferred(&lease, Expect::At(at), put(10)).await.expect("a write");
+        assert_eq!(store.get(&lease).await.expect("a read").expect("an entry").revision, at);
+        assert_eq!(watch.next().await.expect("open").expect("an event").revision, at);
+    }
+    assert!(disk.syncs() < syncs + 5, "{} syncs: growing the file takes one", disk.syncs() - syncs);
+    let stale = store.write_deferred(&lease, Expect::At(first), put(10)).await;
+    assert!(matches!(stale, Err(Error::Conflict { .. })), "{stale:?}");
+
+    let crashed = on(&disk.after_crash(&mut Dice::new(1)));
+    let newest = crashed.revision().await.expect("a revision");
+    assert!(newest >= at, "{newest} may have been told");
+    assert_eq!(crashed.get(&key).await.expect("a read").expect("an entry").revision, first);
+    let again = crashed.list(&Key::new(), Page::default()).await.expect("a listing");
+    assert_eq!(again.revision, newest);
+    let after = crashed.write(&Key::from("/new"), Expect::Absent, put(10)).await.expect("a write");
+    assert_eq!(after, newest + 1);
+    let told = crashed.watch(&Key::from("/new"), at).next().await.expect("open").expect("an event");
+    assert_eq!(told.revision, after);
+
+    store.write(&key, Expect::At(first), put(20)).await.expect("a durable write");
+    let crashed = on(&disk.after_crash(&mut Dice::new(2)));
+    assert_eq!(
+        crashed.get(&lease).await.expect("a read").expect("an entry").revision,
+        at,
+        "durable with the next write"
+    );
+
+    at = store.write_deferred(&lease, Expect::At(at), put(10)).await.expect("a write");
+    let syncs = disk.syncs();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(disk.syncs() > syncs, "durable in a few seconds");
+    let crashed = on(&disk.after_crash(&mut Dice::new(3)));
+    assert_eq!(crashed.get(&lease).await.expect("a read").expect("an entry").revision, at);
+
+    at = store.write_deferred(&lease, Expect::At(at), put(10)).await.expect("a write");
+    store.close().await;
+    let reopened = on(&disk);
+    assert_eq!(reopened.revision().await.expect("a revision"), at, "closed in order: no gap");
+    assert_eq!(reopened.get(&lease).await.expect("a read").expect("an entry").revision, at);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_write_stops_writing_until_the_store_is_opened_anew() {
     let disk = FaultDisk::default();

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use self::core::Core;
-use self::writer::{Request, Writer};
+use self::writer::{Pending, Request, Writer};
 use crate::disk::{Disk, FileDisk, sync_parent};
 use crate::testing::FaultDisk;
 use crate::{
@@ -186,7 +186,20 @@ impl Store for Embedded {
     fn write<'a>(&'a self, key: &'a Key, expect: Expect, change: Change) -> BoxFuture<'a, Result<Revision>> {
         async move {
             check_bytes(key, &change)?;
-            self.ask(|reply| Request::Write { key: key.clone(), expect, change, reply }).await
+            self.ask(|reply| Request::Write(Pending::new(key, expect, change, true, reply))).await
+        }
+        .boxed()
+    }
+
+    fn write_deferred<'a>(
+        &'a self,
+        key: &'a Key,
+        expect: Expect,
+        change: Change,
+    ) -> BoxFuture<'a, Result<Revision>> {
+        async move {
+            check_bytes(key, &change)?;
+            self.ask(|reply| Request::Write(Pending::new(key, expect, change, false, reply))).await
         }
         .boxed()
     }

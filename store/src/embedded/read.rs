@@ -6,7 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable};
 
-use super::record::{CURRENT, LOG, META, META_OLDEST, Record, explain};
+use super::record::{CURRENT, LOG, META, META_FLOOR, META_OLDEST, META_RESERVED, Record, explain};
 use crate::{Entry, Error, Event, Key, Listing, Page, Result, Revision};
 
 /// Events that are read from the log at once.
@@ -23,6 +23,8 @@ pub(super) struct Snapshot<'a> {
     pub newest: Revision,
     /// The oldest revision that can still be shown.
     pub oldest: Revision,
+    /// Revisions up to here may have been told without being durable.
+    pub reserved: Revision,
 }
 
 /// A part of the log.
@@ -38,11 +40,12 @@ impl<'a> Snapshot<'a> {
         let log = transaction.open_table(LOG).map_err(|error| explain(path, error))?;
         let current = transaction.open_table(CURRENT).map_err(|error| explain(path, error))?;
         let meta = transaction.open_table(META).map_err(|error| explain(path, error))?;
-        let newest =
+        let last =
             log.last().map_err(|error| explain(path, error))?.map_or(0, |(revision, _)| revision.value());
-        let oldest =
-            meta.get(META_OLDEST).map_err(|error| explain(path, error))?.map_or(0, |oldest| oldest.value());
-        Ok(Snapshot { path, log, current, newest, oldest })
+        let number = |name| meta.get(name).map(|number| number.map_or(0, |number| number.value()));
+        let number = |name| number(name).map_err(|error| explain(path, error));
+        let (oldest, floor, reserved) = (number(META_OLDEST)?, number(META_FLOOR)?, number(META_RESERVED)?);
+        Ok(Snapshot { path, log, current, newest: last.max(floor), oldest, reserved })
     }
 
     fn corrupt(&self, message: String) -> Error {

@@ -1,6 +1,7 @@
 //! What the engine's file holds: three tables, and how one write looks in them.
 //!
-//! **Invariant**: the largest key of `LOG` is the newest revision; compaction never removes it.
+//! **Invariant**: the newest revision is the largest key of `LOG`, which compaction never removes, or `META_FLOOR` where that is larger.
+//! **Invariant**: no revision above the durable `META_RESERVED` is ever told before it is durable.
 //! **Invariant**: each entry of `CURRENT` names a record of `LOG` with the same key, which is a put.
 
 use redb::TableDefinition;
@@ -18,6 +19,10 @@ pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::ne
 pub(super) const META_FORMAT: &str = "format";
 /// In `META`: the oldest revision that can be listed or watched from.
 pub(super) const META_OLDEST: &str = "oldest";
+/// In `META`: revisions up to here may have been told before a crash took them back. They are not used again.
+pub(super) const META_FLOOR: &str = "floor";
+/// In `META`: revisions up to here may be told before they are durable.
+pub(super) const META_RESERVED: &str = "reserved";
 /// The layout this engine reads and writes.
 pub(super) const FORMAT: u64 = 1;
 

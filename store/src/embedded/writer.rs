@@ -5,18 +5,24 @@
 //! publishes the events, and only then answers everybody, those in conflict too: what they are told they found may have
 //! been written in the same batch.
 //!
+//! A batch of deferred writes only is committed without a sync; the next batch with another write, or [`FLUSH_WAIT_MAX`],
+//! makes it durable. So that its revisions are not used again after a crash, they come from a range that was reserved durably.
+//!
 //! # Guarantees
 //! Revisions have no gap, also after a crash: a revision is the largest key of the log plus one, in the same transaction. What was
-//! answered with `Ok` is durable. After an error other than a full disk nothing more is written.
+//! answered with `Ok` is durable, save what was deferred. After an error other than a full disk nothing more is written.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::core::{Core, guarded};
-use super::record::{CURRENT, LOG, META, META_OLDEST, Record, explain};
+use super::read::Snapshot;
+use super::record::{CURRENT, LOG, META, META_FLOOR, META_OLDEST, META_RESERVED, Record, explain};
 use super::{HISTORY_SLACK, Options};
 use crate::{Change, Entry, Error, Event, Expect, KEY_BYTES_MAX, Key, Result, Revision, VALUE_BYTES_MAX};
 
@@ -28,6 +34,10 @@ const BATCH_LEN_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Revisions forgotten in one transaction: how long a write may have to wait for it.
 const COMPACT_LEN_MAX: u64 = HISTORY_SLACK;
+/// How long a deferred write may stay undurable.
+const FLUSH_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Revisions reserved for deferred writes at once: one sync for many, and the largest gap after a crash.
+const RESERVED_LEN: u64 = 1 << 14;
 /// What must be free for a put. Below, only removals and compaction may write, so that a full disk can be emptied.
 const FREE_BYTES_MIN: u64 = 4 << 20;
 
@@ -35,17 +45,21 @@ const _: () = assert!(BATCH_BYTES_MAX > KEY_BYTES_MAX + VALUE_BYTES_MAX);
 
 /// What callers ask.
 pub(super) enum Request {
-    Write { key: Key, expect: Expect, change: Change, reply: oneshot::Sender<Result<Revision>> },
-    Compact { before: Revision, reply: oneshot::Sender<Result<()>> },
+    Write(Pending),
+    Compact {
+        before: Revision,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Makes deferred writes durable.
+    Flush,
     Close,
 }
 
 impl Request {
     fn bytes(&self) -> usize {
         match self {
-            Request::Write { key, change: Change::Put(value), .. } => key.len() + value.len(),
-            Request::Write { key, .. } => key.len(),
-            Request::Compact { .. } | Request::Close => 0,
+            Request::Write(pending) => pending.key.len() + value_of(&pending.change).map_or(0, Bytes::len),
+            Request::Compact { .. } | Request::Flush | Request::Close => 0,
         }
     }
 }
@@ -58,16 +72,33 @@ pub(super) struct Writer {
     oldest: Revision,
     /// The bytes of the values written after `oldest`.
     history_bytes: u64,
+    /// Revisions up to here may be told before they are durable.
+    reserved: Revision,
+    /// Since when something is committed that is not durable.
+    deferred_since: Option<Instant>,
     scratch: Vec<u8>,
 }
 
 /// One queued write, and what became of it.
-struct Pending {
+pub(super) struct Pending {
     key: Key,
     expect: Expect,
     change: Change,
+    durable: bool,
     reply: oneshot::Sender<Result<Revision>>,
     result: Result<Revision>,
+}
+
+impl Pending {
+    pub fn new(
+        key: &Key,
+        expect: Expect,
+        change: Change,
+        durable: bool,
+        reply: oneshot::Sender<Result<Revision>>,
+    ) -> Pending {
+        Pending { key: key.clone(), expect, change, durable, reply, result: Ok(0) }
+    }
 }
 
 /// What one transaction did.
@@ -81,10 +112,15 @@ struct Done {
 /// Serves the queue until it is closed. Commits block, so they run where blocking is allowed.
 pub(super) async fn run(mut writer: Writer, mut queue: mpsc::Receiver<Request>) {
     let core = writer.core.clone();
-    while let Some(first) = queue.recv().await {
-        if matches!(first, Request::Close) {
-            break;
-        }
+    loop {
+        let first = match writer.deferred_since {
+            Some(since) => tokio::time::timeout_at(since + FLUSH_WAIT_MAX, queue.recv())
+                .await
+                .unwrap_or(Some(Request::Flush)),
+            None => queue.recv().await,
+        };
+        // A closed queue is a store that was dropped.
+        let first = first.unwrap_or(Request::Close);
         let work = tokio::task::spawn_blocking(move || {
             let go_on = writer.work(first, &mut queue);
             (writer, queue, go_on)
@@ -103,10 +139,27 @@ pub(super) async fn run(mut writer: Writer, mut queue: mpsc::Receiver<Request>) 
 
 impl Writer {
     pub fn new(core: Arc<Core>, options: Options) -> Result<Writer> {
-        let (newest, oldest, history_bytes) =
-            core.read(|state| Ok((state.newest, state.oldest, state.history_bytes(state.oldest)?)))?;
-        core.hub.start(newest);
-        Ok(Writer { core, options, newest, oldest, history_bytes, scratch: Vec::new() })
+        let read = |state: &Snapshot<'_>| {
+            Ok((state.newest, state.oldest, state.reserved, state.history_bytes(state.oldest)?))
+        };
+        let (last, oldest, reserved, history_bytes) = core.read(read)?;
+        let newest = last.max(reserved);
+        let writer = Writer {
+            core,
+            options,
+            newest,
+            oldest,
+            history_bytes,
+            reserved: 0,
+            deferred_since: None,
+            scratch: Vec::new(),
+        };
+        if reserved > 0 {
+            // It was not closed: revisions up to there may have been told and lost.
+            writer.set_meta(&[(META_FLOOR, newest), (META_RESERVED, 0)])?;
+        }
+        writer.core.hub.start(newest);
+        Ok(writer)
     }
 
     /// Works until nothing waits; false when the store is to be closed.
@@ -114,12 +167,16 @@ impl Writer {
         let mut next = Some(first);
         while let Some(request) = next.take().or_else(|| queue.try_recv().ok()) {
             match request {
-                Request::Close => return false,
+                Request::Close => {
+                    self.flush(&[(META_FLOOR, self.newest), (META_RESERVED, 0)]);
+                    return false;
+                }
+                Request::Flush => self.flush(&[]),
                 Request::Compact { before, reply } => {
                     let _ = reply.send(self.compact(before));
                 }
-                Request::Write { .. } => {
-                    let (batch, rest) = gather(request, queue);
+                Request::Write(first) => {
+                    let (batch, rest) = gather(first, queue);
                     self.write(batch);
                     next = rest;
                     self.bound_history();
@@ -133,10 +190,16 @@ impl Writer {
     fn write(&mut self, mut batch: Vec<Pending>) {
         let result = match self.core.broken() {
             Some(error) => Err(error),
-            None => self.refuse_puts_when_full(&mut batch).and_then(|()| self.commit(&mut batch)),
+            None => self.prepare(&mut batch).and_then(|()| self.commit(&mut batch)),
         };
         match result {
             Ok(done) => {
+                if done.newest > self.newest {
+                    self.deferred_since = match batch.iter().any(|pending| pending.durable) {
+                        true => None,
+                        false => self.deferred_since.or_else(|| Some(Instant::now())),
+                    };
+                }
                 self.newest = done.newest;
                 self.history_bytes += done.bytes;
                 self.core.hub.publish(&done.events, done.newest);
@@ -153,8 +216,16 @@ impl Writer {
         }
     }
 
-    /// Full is noticed before redb is: it would have to be opened anew.
-    fn refuse_puts_when_full(&self, batch: &mut [Pending]) -> Result<()> {
+    /// Reserves revisions for a batch that is not to be synced, and refuses puts on a full disk.
+    ///
+    /// Full is noticed before redb notices it: redb would have to be opened anew.
+    fn prepare(&mut self, batch: &mut [Pending]) -> Result<()> {
+        let last = self.newest + batch.len() as u64;
+        if batch.iter().all(|pending| !pending.durable) && last > self.reserved {
+            let reserved = last + RESERVED_LEN;
+            self.set_meta(&[(META_RESERVED, reserved)])?;
+            self.reserved = reserved;
+        }
         let bytes: usize = batch
             .iter()
             .map(|pending| pending.key.len() + value_of(&pending.change).map_or(0, Bytes::len))
@@ -173,9 +244,15 @@ impl Writer {
     fn commit(&mut self, batch: &mut [Pending]) -> Result<Done> {
         let core = self.core.clone();
         let watched = core.hub.is_watched();
+        let durable = batch.iter().any(|pending| pending.durable);
         guarded(&core.path, || {
             let database = core.database()?;
-            let transaction = database.begin_write().map_err(|error| explain(&core.path, error))?;
+            let mut transaction = database.begin_write().map_err(|error| explain(&core.path, error))?;
+            if !durable {
+                transaction
+                    .set_durability(Durability::None)
+                    .map_err(|error| explain(&core.path, redb::Error::from(error)))?;
+            }
             let mut done = Done { newest: self.newest, ..Done::default() };
             {
                 let mut tables = Tables::open(&core.path, &transaction)?;
@@ -191,10 +268,41 @@ impl Writer {
         })
     }
 
-    /// After a full disk the store goes on as it was before the batch; after anything else it stops.
+    /// Makes durable what was deferred, and these numbers with it.
+    fn flush(&mut self, numbers: &[(&str, u64)]) {
+        if self.core.broken().is_some() || (self.deferred_since.is_none() && self.reserved == 0) {
+            return;
+        }
+        match self.set_meta(numbers) {
+            Ok(()) => self.deferred_since = None,
+            Err(error) => self.heal(&error),
+        }
+    }
+
+    /// Commits these numbers durably, and so everything before.
+    fn set_meta(&self, numbers: &[(&str, u64)]) -> Result<()> {
+        let core = &self.core;
+        guarded(&core.path, || {
+            let database = core.database()?;
+            let set = || -> Result<(), redb::Error> {
+                let transaction = database.begin_write()?;
+                {
+                    let mut meta = transaction.open_table(META)?;
+                    for (name, number) in numbers {
+                        meta.insert(*name, *number)?;
+                    }
+                }
+                Ok(transaction.commit()?)
+            };
+            set().map_err(|error| explain(&core.path, error))
+        })
+    }
+
+    /// After a full disk the store goes on as it was before the batch; after anything else it stops, and also where
+    /// going on would take back what was deferred and told.
     fn heal(&self, error: &Error) {
         let failure = match error {
-            Error::Full => self.core.reopen().err(),
+            Error::Full if self.deferred_since.is_none() => self.core.reopen().err(),
             error => Some(repeat(error)),
         };
         if let Some(error) = failure {
@@ -291,17 +399,15 @@ fn forgettable(
     Ok((gone, bytes))
 }
 
-/// The first request and what else waits, up to a batch; and the request that does not belong into it.
-fn gather(first: Request, queue: &mut mpsc::Receiver<Request>) -> (Vec<Pending>, Option<Request>) {
+/// The first write and what else waits, up to a batch; and the request that does not belong into it.
+fn gather(first: Pending, queue: &mut mpsc::Receiver<Request>) -> (Vec<Pending>, Option<Request>) {
     let mut batch = Vec::new();
     let mut bytes = 0;
-    let mut next = Some(first);
+    let mut next = Some(Request::Write(first));
     while let Some(request) = next.take() {
         bytes += request.bytes();
         match request {
-            Request::Write { key, expect, change, reply } => {
-                batch.push(Pending { key, expect, change, reply, result: Ok(0) })
-            }
+            Request::Write(pending) => batch.push(pending),
             other => return (batch, Some(other)),
         }
         if batch.len() < BATCH_LEN_MAX && bytes < BATCH_BYTES_MAX {
