@@ -80,7 +80,7 @@ pub(crate) fn from_milli(milli: i64) -> Quantity {
     Quantity(api::quantity::Quantity::from_millis(milli).to_string())
 }
 
-/// A quantity of `bytes`, in canonical binary form (`64Mi`, `1000`).
+/// A quantity of `bytes`, in canonical binary form (`64Mi`, `1025`).
 pub(crate) fn from_bytes(bytes: i64) -> Quantity {
     Quantity(api::quantity::Quantity::from_units(bytes, Format::BinarySi).to_string())
 }
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(from_milli(250).0, "250m");
         assert_eq!(from_milli(2000).0, "2");
         assert_eq!(from_bytes(64 << 20).0, "64Mi");
-        assert_eq!(from_bytes(1000).0, "1000");
+        assert_eq!(from_bytes(1025).0, "1025");
         assert_eq!(from_units(110).0, "110");
         assert_eq!(from_units(2000).0, "2k");
     }

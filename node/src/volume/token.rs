@@ -67,8 +67,8 @@ impl Tokens for ApiTokens {
                 return Ok(token.clone());
             }
             let request = TokenRequest {
-                spec: TokenRequestSpec {
-                    audiences: Some(wanted.audience.clone()).filter(|own| !own.is_empty()).into_iter().collect(),
+                spec: Some(TokenRequestSpec {
+                    audiences: Some(wanted.audience.clone()).filter(|own| !own.is_empty()).map(|own| vec![own]),
                     bound_object_ref: Some(BoundObjectReference {
                         api_version: Some("v1".to_owned()),
                         kind: Some("Pod".to_owned()),
@@ -76,16 +76,18 @@ impl Tokens for ApiTokens {
                         uid: Some(wanted.pod_uid.clone()),
                     }),
                     expiration_seconds: Some(wanted.expiration_seconds),
-                },
+                    ..Default::default()
+                }),
                 ..Default::default()
             };
             let accounts = self.client.namespaced::<ServiceAccount>(&wanted.namespace);
             let answer: TokenRequest =
                 accounts.create_sub(&wanted.service_account, "token", &request).await.map_err(VolumeError::Token)?;
-            let Some(status) = answer.status else {
+            let status = answer.status.unwrap_or_default();
+            let (Some(text), Some(ends_at)) = (status.token, status.expiration_timestamp) else {
                 return Err(VolumeError::Token(api::Status::internal("the answer holds no token")));
             };
-            let token = Token { text: status.token, refresh_at: refresh_at(now, status.expiration_timestamp.0) };
+            let token = Token { text, refresh_at: refresh_at(now, ends_at.0) };
             self.kept.lock().insert(wanted, token.clone());
             Ok(token)
         })
