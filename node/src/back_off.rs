@@ -86,7 +86,10 @@ mod tests {
         for (expect, second) in [(10, 1), (20, 12), (40, 40), (80, 90), (160, 200), (300, 400), (300, 800)] {
             back_off.next("a", at(second), at(second));
             assert_eq!(back_off.wait("a"), Duration::from_secs(expect));
-            assert_eq!(back_off.until("a", at(second), at(second)), Some(at(second) + Duration::from_secs(expect)));
+            assert_eq!(
+                back_off.until("a", at(second), at(second)),
+                Some(at(second) + Duration::from_secs(expect))
+            );
         }
         assert_eq!(back_off.until("a", at(1401), at(1401)), None);
         back_off.next("a", at(1401), at(1401));

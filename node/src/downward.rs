@@ -130,8 +130,10 @@ mod tests {
 
     #[test]
     fn fields() {
-        let def = pod(json!({"metadata": {"name": "n", "namespace": "s", "uid": "u", "labels": {"a": "1", "b": "x\"y\n"},
-            "annotations": {"k/v": "w"}}, "spec": {"nodeName": "m", "serviceAccountName": "default", "containers": []}}));
+        let def = pod(
+            json!({"metadata": {"name": "n", "namespace": "s", "uid": "u", "labels": {"a": "1", "b": "x\"y\n"},
+            "annotations": {"k/v": "w"}}, "spec": {"nodeName": "m", "serviceAccountName": "default", "containers": []}}),
+        );
         let hosts = ["1.1.1.1".to_owned(), "fd00::1".to_owned()];
         let facts = Facts { pod_addresses: &[], host_addresses: &hosts, allocatable: None };
         let check = |path: &str, expect: Result<&str, &str>| {
@@ -150,8 +152,10 @@ mod tests {
 
     #[test]
     fn resources() {
-        let def = pod(json!({"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": "1250m", "memory": "64Mi"},
-            "requests": {"memory": "32Mi"}}}, {"name": "b"}]}}));
+        let def = pod(
+            json!({"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": "1250m", "memory": "64Mi"},
+            "requests": {"memory": "32Mi"}}}, {"name": "b"}]}}),
+        );
         let allocatable = BTreeMap::from([("cpu".to_owned(), amount::from_milli(2000))]);
         let facts = Facts { allocatable: Some(&allocatable), ..Default::default() };
         let check = |container: &str, name: &str, divisor: &str, expect: Result<&str, &str>| {
@@ -161,7 +165,11 @@ mod tests {
                 divisor: Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity(divisor.to_owned())),
             };
             let found = resource(&selector, &def, None, &facts);
-            assert_eq!(found, expect.map(str::to_owned).map_err(str::to_owned), "{container} {name} {divisor}");
+            assert_eq!(
+                found,
+                expect.map(str::to_owned).map_err(str::to_owned),
+                "{container} {name} {divisor}"
+            );
         };
         check("a", "limits.cpu", "0", Ok("2"));
         check("a", "limits.cpu", "1m", Ok("1250"));

@@ -37,7 +37,9 @@ pub(crate) fn expand(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Stri
 /// Replaces references to variables that have a plain value. Upstream: `ExpandContainerCommandOnlyStatic`.
 pub(crate) fn expand_static(text: &str, env: &[EnvVar]) -> String {
     expand(text, &|name| {
-        let own = env.iter().find(|own| own.name == name && own.value.as_deref().is_some_and(|value| !value.is_empty()));
+        let own = env
+            .iter()
+            .find(|own| own.name == name && own.value.as_deref().is_some_and(|value| !value.is_empty()));
         own.and_then(|own| own.value.clone())
     })
 }
@@ -84,7 +86,9 @@ pub(crate) fn environment(
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &from.config_map_ref {
             if let Some(map) = source.config_map(&reference.name, reference.optional)? {
-                env.extend(map.data.into_iter().flatten().map(|(key, value)| (format!("{prefix}{key}"), value)));
+                env.extend(
+                    map.data.into_iter().flatten().map(|(key, value)| (format!("{prefix}{key}"), value)),
+                );
             }
         }
         if let Some(reference) = &from.secret_ref {
@@ -146,28 +150,34 @@ impl Source<'_> {
         if let Some(reference) = &from.config_map_key_ref {
             let Some(map) = self.config_map(&reference.name, reference.optional)? else { return Ok(None) };
             return match map.data.and_then(|mut data| data.remove(&reference.key)) {
-                None if !reference.optional.unwrap_or(false) => {
-                    Err(format!("couldn't find key {} in ConfigMap {namespace}/{}", reference.key, reference.name))
-                }
+                None if !reference.optional.unwrap_or(false) => Err(format!(
+                    "couldn't find key {} in ConfigMap {namespace}/{}",
+                    reference.key, reference.name
+                )),
                 found => Ok(found),
             };
         }
         if let Some(reference) = &from.secret_key_ref {
             let Some(secret) = self.secret(&reference.name, reference.optional)? else { return Ok(None) };
             return match secret.data.and_then(|mut data| data.remove(&reference.key)) {
-                None if !reference.optional.unwrap_or(false) => {
-                    Err(format!("couldn't find key {} in Secret {namespace}/{}", reference.key, reference.name))
-                }
+                None if !reference.optional.unwrap_or(false) => Err(format!(
+                    "couldn't find key {} in Secret {namespace}/{}",
+                    reference.key, reference.name
+                )),
                 found => Ok(found.map(|value| String::from_utf8_lossy(&value.0).into_owned())),
             };
         }
         if let Some(reference) = &from.file_key_ref {
             let text = (self.file)(reference)?;
-            let value = file_variable(&text, &reference.key).map_err(|_| "couldn't parse env file".to_owned())?;
+            let value =
+                file_variable(&text, &reference.key).map_err(|_| "couldn't parse env file".to_owned())?;
             return match value {
                 Some(value) if !value.is_empty() => Ok(Some(value)),
                 _ if reference.optional.unwrap_or(false) => Ok(None),
-                _ => Err(format!("environment variable key \"{}\" not found in file \"{}\"", reference.key, reference.path)),
+                _ => Err(format!(
+                    "environment variable key \"{}\" not found in file \"{}\"",
+                    reference.key, reference.path
+                )),
             };
         }
         Ok(Some(String::new()))
@@ -331,12 +341,14 @@ mod tests {
     fn check(container: serde_json::Value, expect: Result<&[(&str, &str)], &str>) {
         let def = pod(json!({"metadata": {"name": "p", "namespace": "ns"},
             "spec": {"enableServiceLinks": false, "containers": [container]}}));
-        let found = environment(&def, &def.containers[0], &fixed(), &Facts::default(), &|_| Ok("K='v'".to_owned()));
+        let found =
+            environment(&def, &def.containers[0], &fixed(), &Facts::default(), &|_| Ok("K='v'".to_owned()));
         let found = found.map(|env| {
             let own = env.into_iter().filter(|(name, _)| !name.starts_with("KUBERNETES_"));
             own.collect::<Vec<_>>()
         });
-        let expect = expect.map(|list| list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>());
+        let expect = expect
+            .map(|list| list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>());
         assert_eq!(found, expect.map_err(str::to_owned), "{container}");
     }
 
@@ -344,13 +356,20 @@ mod tests {
     fn sources_of_variables() {
         let with = |env: serde_json::Value| json!({"name": "c", "env": env});
         check(
-            with(json!([{"name": "A", "value": "x"}, {"name": "B", "value": "$(A)-$(C)"}, {"name": "C", "value": "late"}])),
+            with(
+                json!([{"name": "A", "value": "x"}, {"name": "B", "value": "$(A)-$(C)"}, {"name": "C", "value": "late"}]),
+            ),
             Ok(&[("A", "x"), ("B", "x-$(C)"), ("C", "late")]),
         );
         check(with(json!([{"name": "A", "value": "$(KUBERNETES_SERVICE_HOST)"}])), Ok(&[("A", "10.0.0.1")]));
-        check(with(json!([{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}])), Ok(&[("N", "p")]));
+        check(
+            with(json!([{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}])),
+            Ok(&[("N", "p")]),
+        );
         let key = |name: &str, key: &str, optional: bool| {
-            with(json!([{"name": "K", "valueFrom": {"configMapKeyRef": {"name": name, "key": key, "optional": optional}}}]))
+            with(
+                json!([{"name": "K", "valueFrom": {"configMapKeyRef": {"name": name, "key": key, "optional": optional}}}]),
+            )
         };
         check(key("map", "a", false), Ok(&[("K", "1")]));
         check(key("map", "z", true), Ok(&[]));
@@ -362,7 +381,9 @@ mod tests {
             Ok(&[("S", "pw")]),
         );
         check(
-            with(json!([{"name": "F", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "K"}}}])),
+            with(
+                json!([{"name": "F", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "K"}}}]),
+            ),
             Ok(&[("F", "v")]),
         );
         check(
@@ -375,8 +396,11 @@ mod tests {
 
     #[test]
     fn services_of_the_namespace_and_the_api_are_announced() {
-        let def = pod(json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"containers": [{"name": "c"}]}}));
-        let env = environment(&def, &def.containers[0], &fixed(), &Facts::default(), &|_| Err(String::new())).unwrap();
+        let def = pod(
+            json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"containers": [{"name": "c"}]}}),
+        );
+        let env = environment(&def, &def.containers[0], &fixed(), &Facts::default(), &|_| Err(String::new()))
+            .unwrap();
         let expect = [
             ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
             ("MY_DB_SERVICE_HOST", "10.0.0.9"),

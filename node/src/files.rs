@@ -47,9 +47,10 @@ pub(crate) fn node_name_in_pod(def: &PodDef, cluster_domain: &str) -> Option<Str
 /// `/etc/hosts` of a pod with its own network.
 pub(crate) fn hosts(def: &PodDef, addresses: &[String], cluster_domain: &str) -> String {
     let (name, domain) = hostname(def, cluster_domain);
-    let mut text = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+    let mut text =
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
         fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
-        .to_owned();
+            .to_owned();
     for address in addresses {
         let _ = match domain.as_str() {
             "" => writeln!(text, "{address}\t{name}"),
@@ -211,7 +212,11 @@ mod tests {
         };
         check(json!({}), ("p", ""), Some("p"));
         check(json!({"hostname": "h", "subdomain": "s"}), ("h", "s.ns.svc.c.l"), Some("h"));
-        check(json!({"hostname": "h", "subdomain": "s", "setHostnameAsFQDN": true}), ("h", "s.ns.svc.c.l"), Some("h.s.ns.svc.c.l"));
+        check(
+            json!({"hostname": "h", "subdomain": "s", "setHostnameAsFQDN": true}),
+            ("h", "s.ns.svc.c.l"),
+            Some("h.s.ns.svc.c.l"),
+        );
         check(json!({"hostNetwork": true}), ("p", ""), None);
         check(json!({"hostnameOverride": "o.x"}), ("o.x", ""), Some("o.x"));
     }
@@ -229,7 +234,9 @@ mod tests {
     fn resolvers_by_policy() {
         let machine = Dns::parse("# c\nnameserver 9.9.9.9\nsearch corp.example.\noptions timeout:1\n");
         let cluster = ClusterDns { servers: vec!["10.96.0.10".into()], domain: "c.l".into() };
-        let check = |spec: serde_json::Value, expect: &str| assert_eq!(dns(&def(spec.clone()), &cluster, &machine).to_text(), expect, "{spec}");
+        let check = |spec: serde_json::Value, expect: &str| {
+            assert_eq!(dns(&def(spec.clone()), &cluster, &machine).to_text(), expect, "{spec}")
+        };
         let first = "search ns.svc.c.l svc.c.l c.l corp.example\nnameserver 10.96.0.10\noptions ndots:5\n";
         let default = "search corp.example\nnameserver 9.9.9.9\noptions timeout:1\n";
         check(json!({}), first);

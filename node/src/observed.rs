@@ -224,12 +224,19 @@ impl Observed {
 
     /// Addresses of the pod's own network.
     pub(crate) fn addresses(&self) -> &[String] {
-        self.sandbox.as_ref().filter(|sandbox| sandbox.ready).map(|sandbox| &*sandbox.addresses).unwrap_or_default()
+        self.sandbox
+            .as_ref()
+            .filter(|sandbox| sandbox.ready)
+            .map(|sandbox| &*sandbox.addresses)
+            .unwrap_or_default()
     }
 }
 
 /// Sorts what the runtime lists by pod uid. `None` as uid cannot happen: what has no such label is not ours and left out.
-pub(crate) fn by_pod(sandboxes: &[SandboxStatus], containers: &[ContainerStatus]) -> HashMap<String, Observed> {
+pub(crate) fn by_pod(
+    sandboxes: &[SandboxStatus],
+    containers: &[ContainerStatus],
+) -> HashMap<String, Observed> {
     let mut pods: HashMap<String, Observed> = HashMap::new();
     let mut owners: HashMap<&str, &str> = HashMap::new();
     for status in sandboxes {
@@ -265,12 +272,19 @@ pub(crate) mod tests {
 
     /// A ready sandbox.
     pub(crate) fn ready() -> Option<SandboxSeen> {
-        Some(SandboxSeen { id: "s".into(), ready: true, addresses: vec!["10.0.0.1".into()], ..Default::default() })
+        Some(SandboxSeen {
+            id: "s".into(),
+            ready: true,
+            addresses: vec!["10.0.0.1".into()],
+            ..Default::default()
+        })
     }
 
     /// An instance of a container, created at its restart count.
     pub(crate) fn seen(name: &str, restart_count: i32, state: State) -> ContainerSeen {
-        let def = crate::spec::tests::pod(serde_json::json!({"spec": {"containers": [{"name": name, "image": "i"}]}}));
+        let def = crate::spec::tests::pod(
+            serde_json::json!({"spec": {"containers": [{"name": name, "image": "i"}]}}),
+        );
         ContainerSeen {
             id: format!("{name}-{restart_count}"),
             name: name.into(),

@@ -52,7 +52,11 @@ pub struct NodeOptions {
 
 impl NodeOptions {
     /// The defaults of everything that has one.
-    pub fn new(name: impl Into<String>, data_directory: &std::path::Path, cgroup_parent: impl Into<String>) -> Self {
+    pub fn new(
+        name: impl Into<String>,
+        data_directory: &std::path::Path,
+        cgroup_parent: impl Into<String>,
+    ) -> Self {
         Self {
             name: name.into(),
             addresses: Vec::new(),

@@ -192,7 +192,10 @@ fn plan_running_sidecar(
         match probes.startup(&seen.id) {
             Some(true) => {}
             Some(false) => {
-                restart(format!("Init container {name} failed startup probe"), Some(crate::probe::ProbeKind::Startup));
+                restart(
+                    format!("Init container {name} failed startup probe"),
+                    Some(crate::probe::ProbeKind::Startup),
+                );
                 return false;
             }
             None => return false,
@@ -201,7 +204,10 @@ fn plan_running_sidecar(
     if seen.hash != container.hash {
         restart(format!("Init container {name} definition changed"), None);
     } else if container.spec.liveness_probe.is_some() && probes.liveness(&seen.id) == Some(false) {
-        restart(format!("Init container {name} failed liveness probe"), Some(crate::probe::ProbeKind::Liveness));
+        restart(
+            format!("Init container {name} failed liveness probe"),
+            Some(crate::probe::ProbeKind::Liveness),
+        );
     } else {
         resize(def, container, seen, plan);
     }
@@ -256,13 +262,15 @@ fn plan_regular(
 fn resize(def: &PodDef, container: &ContainerDef, seen: &ContainerSeen, plan: &mut Plan) -> bool {
     let wanted = resources::container_group(def, container);
     let differs = |resource: &str| match resource {
-        "cpu" => wanted.cpu_shares != seen.limits.cpu_shares || wanted.cpu_quota_us != seen.limits.cpu_quota_us,
+        "cpu" => {
+            wanted.cpu_shares != seen.limits.cpu_shares || wanted.cpu_quota_us != seen.limits.cpu_quota_us
+        }
         _ => wanted.memory_bytes != seen.limits.memory_bytes,
     };
     let policies = container.spec.resize_policy.as_deref().unwrap_or_default();
-    let restart = policies.iter().any(|policy| {
-        policy.restart_policy == "RestartContainer" && differs(&policy.resource_name)
-    });
+    let restart = policies
+        .iter()
+        .any(|policy| policy.restart_policy == "RestartContainer" && differs(&policy.resource_name));
     if restart {
         return true;
     }
@@ -328,61 +336,148 @@ mod tests {
 
     #[test]
     fn a_new_pod_gets_a_sandbox_and_its_first_containers() {
-        check(two("Always"), false, vec![], Expect { sandbox: Some(0), start: vec!["a", "b"], ..Default::default() });
-        check(with_init("Always"), false, vec![], Expect { sandbox: Some(0), start: vec!["x"], ..Default::default() });
+        check(
+            two("Always"),
+            false,
+            vec![],
+            Expect { sandbox: Some(0), start: vec!["a", "b"], ..Default::default() },
+        );
+        check(
+            with_init("Always"),
+            false,
+            vec![],
+            Expect { sandbox: Some(0), start: vec!["x"], ..Default::default() },
+        );
     }
 
     #[test]
     fn what_ended_starts_again_by_policy() {
         let run = State::Running;
         check(two("Always"), true, vec![("a", 0, run.clone()), ("b", 0, run.clone())], Expect::default());
-        check(two("Always"), true, vec![("a", 0, run.clone()), ("b", 0, exited(0))], Expect { start: vec!["b"], ..Default::default() });
+        check(
+            two("Always"),
+            true,
+            vec![("a", 0, run.clone()), ("b", 0, exited(0))],
+            Expect { start: vec!["b"], ..Default::default() },
+        );
         check(two("OnFailure"), true, vec![("a", 0, run.clone()), ("b", 0, exited(0))], Expect::default());
-        check(two("OnFailure"), true, vec![("a", 0, run.clone()), ("b", 0, exited(1))], Expect { start: vec!["b"], ..Default::default() });
+        check(
+            two("OnFailure"),
+            true,
+            vec![("a", 0, run.clone()), ("b", 0, exited(1))],
+            Expect { start: vec!["b"], ..Default::default() },
+        );
         check(two("Never"), true, vec![("a", 0, run), ("b", 0, exited(1))], Expect::default());
-        check(two("Never"), true, vec![("a", 0, exited(0)), ("b", 0, exited(1))], Expect { stop_all: true, ..Default::default() });
+        check(
+            two("Never"),
+            true,
+            vec![("a", 0, exited(0)), ("b", 0, exited(1))],
+            Expect { stop_all: true, ..Default::default() },
+        );
     }
 
     #[test]
     fn init_containers_run_one_after_the_other() {
         check(with_init("Always"), true, vec![], Expect { start: vec!["x"], ..Default::default() });
         check(with_init("Always"), true, vec![("x", 0, State::Running)], Expect::default());
-        check(with_init("Always"), true, vec![("x", 0, exited(0))], Expect { start: vec!["y"], ..Default::default() });
-        check(with_init("Always"), true, vec![("x", 0, exited(1))], Expect { start: vec!["x"], ..Default::default() });
-        check(with_init("Never"), true, vec![("x", 0, exited(1))], Expect { stop_all: true, ..Default::default() });
-        check(with_init("Always"), true, vec![("x", 0, exited(0)), ("y", 0, exited(0))], Expect { start: vec!["a"], ..Default::default() });
-        check(with_init("Always"), true, vec![("y", 0, exited(0))], Expect { start: vec!["a"], ..Default::default() });
+        check(
+            with_init("Always"),
+            true,
+            vec![("x", 0, exited(0))],
+            Expect { start: vec!["y"], ..Default::default() },
+        );
+        check(
+            with_init("Always"),
+            true,
+            vec![("x", 0, exited(1))],
+            Expect { start: vec!["x"], ..Default::default() },
+        );
+        check(
+            with_init("Never"),
+            true,
+            vec![("x", 0, exited(1))],
+            Expect { stop_all: true, ..Default::default() },
+        );
+        check(
+            with_init("Always"),
+            true,
+            vec![("x", 0, exited(0)), ("y", 0, exited(0))],
+            Expect { start: vec!["a"], ..Default::default() },
+        );
+        check(
+            with_init("Always"),
+            true,
+            vec![("y", 0, exited(0))],
+            Expect { start: vec!["a"], ..Default::default() },
+        );
         check(with_init("Always"), true, vec![("a", 0, State::Running)], Expect::default());
     }
 
     #[test]
     fn sidecars_run_beside_the_others_and_are_kept_running() {
         check(with_sidecar(), true, vec![], Expect { start: vec!["s"], ..Default::default() });
-        check(with_sidecar(), true, vec![("s", 0, State::Running)], Expect { start: vec!["y"], ..Default::default() });
-        check(with_sidecar(), true, vec![("s", 0, exited(1)), ("y", 0, exited(0))], Expect { start: vec!["s", "a"], ..Default::default() });
-        check(with_sidecar(), true, vec![("s", 0, exited(1)), ("a", 0, State::Running)], Expect { start: vec!["s"], ..Default::default() });
+        check(
+            with_sidecar(),
+            true,
+            vec![("s", 0, State::Running)],
+            Expect { start: vec!["y"], ..Default::default() },
+        );
+        check(
+            with_sidecar(),
+            true,
+            vec![("s", 0, exited(1)), ("y", 0, exited(0))],
+            Expect { start: vec!["s", "a"], ..Default::default() },
+        );
+        check(
+            with_sidecar(),
+            true,
+            vec![("s", 0, exited(1)), ("a", 0, State::Running)],
+            Expect { start: vec!["s"], ..Default::default() },
+        );
     }
 
     #[test]
     fn failed_probes_and_new_images_stop_containers() {
         let sick = |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "sick", "image": "i", "livenessProbe": {}}]});
-        check(sick("Always"), true, vec![("sick", 0, State::Running)], Expect { start: vec!["sick"], stop: vec!["sick"], ..Default::default() });
-        check(sick("Never"), true, vec![("sick", 0, State::Running)], Expect { stop_all: true, stop: vec!["sick"], ..Default::default() });
+        check(
+            sick("Always"),
+            true,
+            vec![("sick", 0, State::Running)],
+            Expect { start: vec!["sick"], stop: vec!["sick"], ..Default::default() },
+        );
+        check(
+            sick("Never"),
+            true,
+            vec![("sick", 0, State::Running)],
+            Expect { stop_all: true, stop: vec!["sick"], ..Default::default() },
+        );
         let changed = json!({"containers": [{"name": "a", "image": "j"}]});
-        check(changed, true, vec![("a", 0, State::Running)], Expect { start: vec!["a"], stop: vec!["a"], ..Default::default() });
+        check(
+            changed,
+            true,
+            vec![("a", 0, State::Running)],
+            Expect { start: vec!["a"], stop: vec!["a"], ..Default::default() },
+        );
     }
 
     #[test]
     fn ephemeral_containers_start_once() {
         let spec = json!({"containers": [{"name": "a", "image": "i"}], "ephemeralContainers": [{"name": "e", "image": "i"}]});
-        check(spec.clone(), true, vec![("a", 0, State::Running)], Expect { start: vec!["e"], ..Default::default() });
+        check(
+            spec.clone(),
+            true,
+            vec![("a", 0, State::Running)],
+            Expect { start: vec!["e"], ..Default::default() },
+        );
         check(spec, true, vec![("a", 0, State::Running), ("e", 0, exited(1))], Expect::default());
     }
 
     #[test]
     fn bounds_change_in_place_unless_the_policy_says_restart() {
-        let spec = |policy: &str, cpu: &str| json!({"spec": {"containers": [{"name": "a", "image": "i",
-            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}], "resources": {"limits": {"cpu": cpu}}}]}});
+        let spec = |policy: &str, cpu: &str| {
+            json!({"spec": {"containers": [{"name": "a", "image": "i",
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}], "resources": {"limits": {"cpu": cpu}}}]}})
+        };
         for (policy, stops, updates) in [("NotRequired", 0, 1), ("RestartContainer", 1, 0)] {
             let old = pod(spec(policy, "1"));
             let mut observed = Observed { sandbox: ready(), ..Default::default() };

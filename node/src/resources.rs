@@ -56,11 +56,14 @@ pub(crate) fn qos(def: &PodDef) -> Qos {
 }
 
 fn compute_qos(def: &PodDef) -> Qos {
-    if let Some(resources) = def.spec().resources.as_ref().filter(|own| own.limits.is_some() || own.requests.is_some()) {
+    if let Some(resources) =
+        def.spec().resources.as_ref().filter(|own| own.limits.is_some() || own.requests.is_some())
+    {
         return requirements_qos(Some(resources));
     }
-    let mut classes =
-        def.of(&[Kind::Init, Kind::Sidecar, Kind::Regular]).map(|one| requirements_qos(one.spec.resources.as_ref()));
+    let mut classes = def
+        .of(&[Kind::Init, Kind::Sidecar, Kind::Regular])
+        .map(|one| requirements_qos(one.spec.resources.as_ref()));
     let Some(first) = classes.next() else { return Qos::BestEffort };
     if classes.all(|class| class == first) { first } else { Qos::Burstable }
 }
@@ -73,7 +76,8 @@ fn requirements_qos(resources: Option<&ResourceRequirements>) -> Qos {
     if [cpu, memory].iter().all(|(request, limit)| request.is_zero() && limit.is_zero()) {
         return Qos::BestEffort;
     }
-    let bound = |(request, limit): (Amount, Amount)| !limit.is_zero() && (request.is_zero() || request == limit);
+    let bound =
+        |(request, limit): (Amount, Amount)| !limit.is_zero() && (request.is_zero() || request == limit);
     if bound(cpu) && bound(memory) { Qos::Guaranteed } else { Qos::Burstable }
 }
 
@@ -112,7 +116,8 @@ fn overrule(totals: &mut Totals, own: &ResourceList) {
 fn add_overhead(def: &PodDef, totals: &mut Totals, applies: impl Fn(Option<Amount>) -> bool) {
     for (name, quantity) in def.spec().overhead.iter().flatten() {
         if applies(totals.get(name).copied()) {
-            *totals.entry(name.clone()).or_default() = totals.get(name).copied().unwrap_or_default() + Amount::of(quantity);
+            *totals.entry(name.clone()).or_default() =
+                totals.get(name).copied().unwrap_or_default() + Amount::of(quantity);
         }
     }
 }
@@ -180,7 +185,8 @@ pub(crate) fn pod_group(def: &PodDef) -> Limits {
         let own = def.spec().resources.as_ref().and_then(|own| own.limits.as_ref());
         !amount::in_list(own, name).is_zero()
             || def.of(&[Kind::Init, Kind::Sidecar, Kind::Regular]).all(|one| {
-                !amount::in_list(one.spec.resources.as_ref().and_then(|own| own.limits.as_ref()), name).is_zero()
+                !amount::in_list(one.spec.resources.as_ref().and_then(|own| own.limits.as_ref()), name)
+                    .is_zero()
             })
     };
     let memory = limits.get("memory").copied().unwrap_or_default().value();
@@ -219,7 +225,8 @@ pub(crate) fn container_group(def: &PodDef, container: &ContainerDef) -> Limits 
         let pod = def.spec().resources.as_ref().and_then(|pod| pod.limits.as_ref());
         if amount.is_zero() { amount::in_list(pod, name) } else { amount }
     };
-    let requested = own.and_then(|own| own.requests.as_ref()).and_then(|list| list.get("cpu")).map(Amount::of);
+    let requested =
+        own.and_then(|own| own.requests.as_ref()).and_then(|list| list.get("cpu")).map(Amount::of);
     let cpu_limit = limit("cpu").milli();
     let cpu_request = requested.map_or(cpu_limit, Amount::milli);
     let memory = limit("memory").value();
@@ -248,15 +255,19 @@ pub(crate) fn oom_score(def: &PodDef, container: &ContainerDef, memory_capacity_
         Qos::BestEffort => OOM_SCORE_BEST_EFFORT,
         Qos::Burstable => {
             let request = |one: &ContainerDef| {
-                amount::in_list(one.spec.resources.as_ref().and_then(|own| own.requests.as_ref()), "memory").value()
+                amount::in_list(one.spec.resources.as_ref().and_then(|own| own.requests.as_ref()), "memory")
+                    .value()
             };
-            let score = |bytes: i64| 1000 - 1000 * i128::from(bytes) / i128::from(memory_capacity_bytes.max(1));
+            let score =
+                |bytes: i64| 1000 - 1000 * i128::from(bytes) / i128::from(memory_capacity_bytes.max(1));
             let mut own = score(request(container));
             if container.kind == Kind::Sidecar {
                 let least = def.regular().map(request).min().unwrap_or(0);
                 own = own.min(score(least));
             }
-            i64::try_from(own).unwrap_or(OOM_SCORE_BEST_EFFORT).clamp(1000 + OOM_SCORE_GUARANTEED, OOM_SCORE_BEST_EFFORT - 1)
+            i64::try_from(own)
+                .unwrap_or(OOM_SCORE_BEST_EFFORT)
+                .clamp(1000 + OOM_SCORE_GUARANTEED, OOM_SCORE_BEST_EFFORT - 1)
         }
     };
     i32::try_from(score).unwrap_or(1000)
@@ -274,11 +285,15 @@ mod tests {
 
     #[test]
     fn classes() {
-        let full = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}});
+        let full =
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}});
         check_qos(json!({"containers": [{"name": "a"}]}), Qos::BestEffort);
         check_qos(json!({"containers": [{"name": "a", "resources": full}]}), Qos::Guaranteed);
         check_qos(json!({"containers": [{"name": "a", "resources": full}, {"name": "b"}]}), Qos::Burstable);
-        check_qos(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]}), Qos::Burstable);
+        check_qos(
+            json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]}),
+            Qos::Burstable,
+        );
         check_qos(json!({"resources": full, "containers": [{"name": "a"}]}), Qos::Guaranteed);
     }
 
@@ -294,9 +309,15 @@ mod tests {
         check_requests(json!({"containers": [container("100m"), container("200m")]}), 300);
         check_requests(json!({"containers": [container("100m")], "initContainers": [container("1")]}), 1000);
         check_requests(json!({"containers": [container("100m")], "initContainers": [sidecar("50m")]}), 150);
-        check_requests(json!({"containers": [container("1m")], "initContainers": [sidecar("50m"), container("1")]}), 1050);
+        check_requests(
+            json!({"containers": [container("1m")], "initContainers": [sidecar("50m"), container("1")]}),
+            1050,
+        );
         check_requests(json!({"containers": [container("100m")], "overhead": {"cpu": "10m"}}), 110);
-        check_requests(json!({"containers": [container("100m")], "resources": {"requests": {"cpu": "2"}}}), 2000);
+        check_requests(
+            json!({"containers": [container("100m")], "resources": {"requests": {"cpu": "2"}}}),
+            2000,
+        );
     }
 
     #[test]
@@ -304,9 +325,15 @@ mod tests {
         let def = pod(json!({"spec": {"containers": [{"name": "a", "resources": {
             "limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "250m", "memory": "32Mi"}}}]}}));
         let group = pod_group(&def);
-        assert_eq!((group.cpu_shares, group.cpu_quota_us, group.memory_bytes), (Some(256), Some(50_000), Some(64 << 20)));
+        assert_eq!(
+            (group.cpu_shares, group.cpu_quota_us, group.memory_bytes),
+            (Some(256), Some(50_000), Some(64 << 20))
+        );
         let own = container_group(&def, &def.containers[0]);
-        assert_eq!((own.cpu_shares, own.cpu_quota_us, own.memory_bytes), (Some(256), Some(50_000), Some(64 << 20)));
+        assert_eq!(
+            (own.cpu_shares, own.cpu_quota_us, own.memory_bytes),
+            (Some(256), Some(50_000), Some(64 << 20))
+        );
         let def = pod(json!({"spec": {"containers": [{"name": "a"}]}}));
         let group = pod_group(&def);
         assert_eq!((group.cpu_shares, group.cpu_quota_us, group.memory_bytes), (Some(2), None, None));
@@ -316,7 +343,9 @@ mod tests {
     #[test]
     fn burstable_pods_are_killed_by_what_they_asked_for() {
         let check = |request: &str, expect: i32| {
-            let def = pod(json!({"spec": {"containers": [{"name": "a", "resources": {"requests": {"memory": request}}}]}}));
+            let def = pod(
+                json!({"spec": {"containers": [{"name": "a", "resources": {"requests": {"memory": request}}}]}}),
+            );
             assert_eq!(oom_score(&def, &def.containers[0], 10 << 30), expect, "{request}");
         };
         check("1Gi", 900);

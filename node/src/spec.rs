@@ -69,14 +69,17 @@ impl PodDef {
         let init = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
         let regular = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
         let ephemeral = spec.and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default();
-        let mut containers: Vec<ContainerDef> = Vec::with_capacity(init.len() + regular.len() + ephemeral.len());
+        let mut containers: Vec<ContainerDef> =
+            Vec::with_capacity(init.len() + regular.len() + ephemeral.len());
         for container in init {
             let kind = if is_sidecar(container) { Kind::Sidecar } else { Kind::Init };
             containers.push(def(kind, container.clone(), None));
         }
         containers.extend(regular.iter().map(|container| def(Kind::Regular, container.clone(), None)));
         containers.extend(
-            ephemeral.iter().map(|one| def(Kind::Ephemeral, as_container(one), one.target_container_name.clone())),
+            ephemeral
+                .iter()
+                .map(|one| def(Kind::Ephemeral, as_container(one), one.target_container_name.clone())),
         );
         Self { pod: Arc::new(pod), containers }
     }
@@ -288,7 +291,11 @@ pub(crate) mod tests {
                 spec[key] = value.clone();
             }
             let def = pod(serde_json::json!({"spec": {"restartPolicy": pod_policy, "containers": [spec]}}));
-            assert_eq!(def.restarts_after(&def.containers[0], exit_code), expect, "{pod_policy} {container} {exit_code}");
+            assert_eq!(
+                def.restarts_after(&def.containers[0], exit_code),
+                expect,
+                "{pod_policy} {container} {exit_code}"
+            );
         };
         let none = serde_json::json!({});
         check("Always", none.clone(), 0, true);
@@ -306,7 +313,9 @@ pub(crate) mod tests {
     #[test]
     fn the_hash_follows_name_and_image() {
         let hash = |name: &str, image: &str| {
-            pod(serde_json::json!({"spec": {"containers": [{"name": name, "image": image}]}})).containers[0].hash.clone()
+            pod(serde_json::json!({"spec": {"containers": [{"name": name, "image": image}]}})).containers[0]
+                .hash
+                .clone()
         };
         assert_eq!(hash("a", "b"), hash("a", "b"));
         assert_ne!(hash("a", "b"), hash("a", "c"));

@@ -31,7 +31,8 @@ pub(crate) async fn attempt(target: &ProbeTarget, probe: &Probe, timeout: Durati
         return by_http(&target.container.spec, get, &host, timeout).await;
     }
     if let Some(socket) = &probe.tcp_socket {
-        let host = socket.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| target.address.clone());
+        let host =
+            socket.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| target.address.clone());
         let Some(port) = resolve_port(&socket.port, &target.container.spec) else {
             return Outcome::Unknown(unknown_port(&socket.port));
         };
@@ -42,7 +43,9 @@ pub(crate) async fn attempt(target: &ProbeTarget, probe: &Probe, timeout: Durati
     }
     if let Some(grpc) = &probe.grpc {
         let service = grpc.service.as_deref().unwrap_or_default();
-        let Ok(port) = u16::try_from(grpc.port) else { return Outcome::Unknown(format!("invalid port number: {}", grpc.port)) };
+        let Ok(port) = u16::try_from(grpc.port) else {
+            return Outcome::Unknown(format!("invalid port number: {}", grpc.port));
+        };
         return by_grpc(&target.address, port, service, timeout).await;
     }
     Outcome::Unknown(format!(
@@ -64,7 +67,9 @@ async fn by_command(target: &ProbeTarget, command: &[String], timeout: Duration)
             text.truncate(OUTPUT_BYTES_MAX);
             Outcome::Failure(String::from_utf8_lossy(&text).into_owned())
         }
-        Err(error @ runtime::Error::Timeout { .. }) => Outcome::Failure(format!("command timed out: {error}")),
+        Err(error @ runtime::Error::Timeout { .. }) => {
+            Outcome::Failure(format!("command timed out: {error}"))
+        }
         // A program that does not exist is a failure of the container, not of the attempt.
         Err(error @ runtime::Error::Exec { .. }) => Outcome::Failure(error.to_string()),
         Err(error) => Outcome::Unknown(error.to_string()),
@@ -131,7 +136,9 @@ pub(crate) struct Answer {
 }
 
 async fn by_http(container: &Container, get: &HTTPGetAction, host: &str, timeout: Duration) -> Outcome {
-    let Some(port) = resolve_port(&get.port, container) else { return Outcome::Unknown(unknown_port(&get.port)) };
+    let Some(port) = resolve_port(&get.port, container) else {
+        return Outcome::Unknown(unknown_port(&get.port));
+    };
     let attempt = follow(get, host, port, "probe");
     match tokio::time::timeout(timeout, attempt).await {
         Ok(Ok(answer)) => judge(&answer),
@@ -159,7 +166,12 @@ fn url(get: &HTTPGetAction, host: &str, port: u16) -> String {
 }
 
 /// Makes a GET request and follows redirects to the same host.
-pub(crate) async fn follow(get: &HTTPGetAction, host: &str, port: u16, agent: &str) -> Result<Answer, String> {
+pub(crate) async fn follow(
+    get: &HTTPGetAction,
+    host: &str,
+    port: u16,
+    agent: &str,
+) -> Result<Answer, String> {
     let mut target = url(get, host, port);
     for _ in 0..=REDIRECTS_MAX {
         let uri: Uri = target.parse().map_err(|error| format!("parse \"{target}\": {error}"))?;
@@ -168,7 +180,11 @@ pub(crate) async fn follow(get: &HTTPGetAction, host: &str, port: u16, agent: &s
             return Ok(answer);
         };
         let next = match location.strip_prefix('/') {
-            Some(path) => format!("{}://{}/{path}", uri.scheme_str().unwrap_or("http"), uri.authority().map_or("", |own| own.as_str())),
+            Some(path) => format!(
+                "{}://{}/{path}",
+                uri.scheme_str().unwrap_or("http"),
+                uri.authority().map_or("", |own| own.as_str())
+            ),
             None => location,
         };
         match next.parse::<Uri>() {
@@ -188,7 +204,8 @@ async fn request(uri: &Uri, get: &HTTPGetAction, agent: &str) -> Result<Answer, 
         .map_err(|error| format!("dial tcp {}: {}", join(host, port), dial_error(&error)))?;
     let _ = stream.set_zero_linger();
     let mut builder = Request::builder().uri(uri.path_and_query().map_or("/", |own| own.as_str()));
-    let mut named = |name: &str| get.http_headers.iter().flatten().any(|header| header.name.eq_ignore_ascii_case(name));
+    let mut named =
+        |name: &str| get.http_headers.iter().flatten().any(|header| header.name.eq_ignore_ascii_case(name));
     if !named("host") {
         builder = builder.header("Host", uri.authority().map_or(host, |own| own.as_str()));
     }
@@ -218,12 +235,14 @@ async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| describe(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| describe(&error))?;
     let driver = AbortOnDrop(tokio::spawn(connection).abort_handle());
     let response = sender.send_request(request).await.map_err(|error| describe(&error))?;
     let code = response.status().as_u16();
-    let location = response.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let location =
+        response.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
     drop(driver);
     // A body that is too long or breaks off says nothing about the status.
@@ -316,7 +335,9 @@ async fn by_grpc(host: &str, port: u16, service: &str, timeout: Duration) -> Out
                 "timeout: failed to connect service \"{address}\" within {wait}: context deadline exceeded"
             ));
         }
-        Err(error) => return Outcome::Failure(format!("error: failed to connect service at \"{address}\": {error}")),
+        Err(error) => {
+            return Outcome::Failure(format!("error: failed to connect service at \"{address}\": {error}"));
+        }
     };
     match tokio::time::timeout(timeout, health(stream, &address, service)).await {
         Ok(outcome) => outcome,
@@ -440,8 +461,10 @@ mod tests {
         };
         assert_eq!(url(&get("/healthz?a=b", None), "10.0.0.1", 80), "http://10.0.0.1:80/healthz?a=b");
         assert_eq!(url(&get("x", Some("HTTPS")), "fd00::1", 443), "https://[fd00::1]:443/x");
-        let container: Container =
-            serde_json::from_value(serde_json::json!({"name": "a", "ports": [{"name": "web", "containerPort": 8080}]})).unwrap();
+        let container: Container = serde_json::from_value(
+            serde_json::json!({"name": "a", "ports": [{"name": "web", "containerPort": 8080}]}),
+        )
+        .unwrap();
         assert_eq!(resolve_port(&IntOrString::Int(1), &container), Some(1));
         assert_eq!(resolve_port(&IntOrString::String("web".into()), &container), Some(8080));
         assert_eq!(resolve_port(&IntOrString::String("nope".into()), &container), None);

@@ -106,8 +106,15 @@ pub(crate) struct Thresholds {
 impl Thresholds {
     /// Of a probe, with the API's defaults where it says nothing.
     pub(crate) fn new(probe: &Probe) -> Self {
-        let count = |value: Option<i32>, default| value.and_then(|value| u32::try_from(value).ok()).unwrap_or(default).max(1);
-        Self { failures: count(probe.failure_threshold, 3), successes: count(probe.success_threshold, 1), last: None, in_a_row: 0 }
+        let count = |value: Option<i32>, default| {
+            value.and_then(|value| u32::try_from(value).ok()).unwrap_or(default).max(1)
+        };
+        Self {
+            failures: count(probe.failure_threshold, 3),
+            successes: count(probe.success_threshold, 1),
+            last: None,
+            in_a_row: 0,
+        }
     }
 
     /// Takes one more attempt. Answers the result that holds now, if this attempt confirms one.
@@ -158,7 +165,11 @@ mod tests {
     use super::*;
 
     fn check(failures: i32, successes: i32, attempts: &[bool], expect: &[Option<bool>]) {
-        let probe = Probe { failure_threshold: Some(failures), success_threshold: Some(successes), ..Default::default() };
+        let probe = Probe {
+            failure_threshold: Some(failures),
+            success_threshold: Some(successes),
+            ..Default::default()
+        };
         let mut thresholds = Thresholds::new(&probe);
         let found: Vec<_> = attempts.iter().map(|attempt| thresholds.take(*attempt)).collect();
         assert_eq!(found, expect, "{failures} {successes} {attempts:?}");

@@ -67,7 +67,11 @@ impl Drop for ProbeHandle {
 }
 
 /// Starts the probes of an instance that runs. `started`: its startup probe has already succeeded, or there is none.
-pub(crate) fn start(target: ProbeTarget, started: bool, news: &mpsc::Sender<ProbeNews>) -> Option<ProbeHandle> {
+pub(crate) fn start(
+    target: ProbeTarget,
+    started: bool,
+    news: &mpsc::Sender<ProbeNews>,
+) -> Option<ProbeHandle> {
     let target = Arc::new(target);
     let started = watch::Sender::new(started);
     let hurry = watch::Sender::new(0);
@@ -118,7 +122,8 @@ async fn run(
             }
         }
         // A container that failed its liveness or startup probe is made anew; one that has started needs no startup probe.
-        let decided = matches!((kind, result), (ProbeKind::Startup, Some(_)) | (ProbeKind::Liveness, Some(false)));
+        let decided =
+            matches!((kind, result), (ProbeKind::Startup, Some(_)) | (ProbeKind::Liveness, Some(false)));
         if decided {
             thresholds.reset();
             return;
@@ -137,7 +142,8 @@ fn complaint(kind: ProbeKind, outcome: &Outcome) -> Option<(&'static str, String
         Outcome::Success => None,
         Outcome::Warning(text) => Some(("ProbeWarning", format!("{name} probe warning: {text}"))),
         Outcome::Failure(text) => Some(("Unhealthy", format!("{name} probe failed: {text}"))),
-        Outcome::Unknown(text) => Some(("Unhealthy", format!("{name} probe errored and resulted in unknown state: {text}"))),
+        Outcome::Unknown(text) => {
+            Some(("Unhealthy", format!("{name} probe errored and resulted in unknown state: {text}")))
+        }
     }
 }
-

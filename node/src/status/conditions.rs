@@ -90,7 +90,9 @@ pub(super) fn ready(
     let complaints = gates.iter().filter_map(|gate| {
         let type_ = &gate.condition_type;
         match conditions.iter().find(|condition| condition.type_ == *type_) {
-            None => Some(format!("corresponding condition of pod readiness gate \"{type_}\" does not exist.")),
+            None => {
+                Some(format!("corresponding condition of pod readiness gate \"{type_}\" does not exist."))
+            }
             Some(condition) if condition.status != "True" => Some(format!(
                 "the status of pod readiness gate \"{type_}\" is not \"True\", but {}",
                 condition.status

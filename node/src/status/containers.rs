@@ -58,7 +58,12 @@ fn lost(message: &str) -> ContainerState {
     }
 }
 
-fn one(inputs: &Inputs<'_>, container: &ContainerDef, old: Option<&ContainerStatus>, has_init: bool) -> ContainerStatus {
+fn one(
+    inputs: &Inputs<'_>,
+    container: &ContainerDef,
+    old: Option<&ContainerStatus>,
+    has_init: bool,
+) -> ContainerStatus {
     let name = container.name();
     let mut status = match inputs.observed.latest(name) {
         Some(seen) => from_seen(inputs, container, seen, old),
@@ -75,7 +80,8 @@ fn one(inputs: &Inputs<'_>, container: &ContainerDef, old: Option<&ContainerStat
 /// A container that will be started again shows why it has not been yet.
 fn settle_waiting(inputs: &Inputs<'_>, container: &ContainerDef, status: &mut ContainerStatus) {
     let seen = inputs.observed.latest(container.name());
-    let done = container.kind == Kind::Init && seen.and_then(ContainerSeen::exit).is_some_and(|exit| exit.code == 0);
+    let done =
+        container.kind == Kind::Init && seen.and_then(ContainerSeen::exit).is_some_and(|exit| exit.code == 0);
     if done || inputs.ending || !inputs.def.should_start(container, seen) {
         return;
     }
@@ -126,7 +132,9 @@ fn from_seen(
     });
     // An instance that the runtime no longer lists lives on as the last state that was shown.
     let last = old.and_then(|old| match &old.container_id {
-        Some(id) if *id != seen.api_id() => old.state.clone().filter(|state| state.terminated.is_some()).or(old.last_state.clone()),
+        Some(id) if *id != seen.api_id() => {
+            old.state.clone().filter(|state| state.terminated.is_some()).or(old.last_state.clone())
+        }
         _ => old.last_state.clone(),
     });
     ContainerStatus {
@@ -176,7 +184,8 @@ fn not_seen(
         return status;
     }
     if status.last_state.as_ref().is_none_or(|last| last.terminated.is_none()) {
-        let message = "The container could not be located when the pod was deleted.  The container used to be Running";
+        let message =
+            "The container could not be located when the pod was deleted.  The container used to be Running";
         status.last_state = Some(lost(message));
         status.restart_count += i32::from(inputs.def.deletion_at().is_none());
     }
@@ -215,7 +224,8 @@ fn effective_resources(
     let wanted = resources::container_group(inputs.def, container);
     let now = &seen.limits;
     if let Some(limits) = &mut own.limits {
-        if let (Some(quota), Some(period)) = (now.cpu_quota_us.filter(|quota| *quota > 0), now.cpu_period_us) {
+        if let (Some(quota), Some(period)) = (now.cpu_quota_us.filter(|quota| *quota > 0), now.cpu_period_us)
+        {
             let milli = quota * 1000 / i64::try_from(period).unwrap_or(100_000).max(1);
             let spec = amount::in_list(Some(limits), "cpu").milli();
             let tiny = milli <= resources::MILLI_CPU_LIMIT_MIN && spec <= resources::MILLI_CPU_LIMIT_MIN;
@@ -230,7 +240,10 @@ fn effective_resources(
         }
     }
     if let (Some(requests), Some(shares)) = (&mut own.requests, now.cpu_shares) {
-        if requests.contains_key("cpu") && now.cpu_shares != wanted.cpu_shares && shares > resources::SHARES_MIN {
+        if requests.contains_key("cpu")
+            && now.cpu_shares != wanted.cpu_shares
+            && shares > resources::SHARES_MIN
+        {
             requests.insert("cpu".to_owned(), amount::from_milli(resources::shares_to_milli(shares)));
         }
     }
@@ -254,7 +267,8 @@ fn set_started_and_ready(inputs: &Inputs<'_>, container: &ContainerDef, status: 
         _ => {
             started
                 && seen.is_some_and(|seen| {
-                    container.spec.readiness_probe.is_none() || inputs.probes.readiness(&seen.id) == Some(true)
+                    container.spec.readiness_probe.is_none()
+                        || inputs.probes.readiness(&seen.id) == Some(true)
                 })
         }
     };

@@ -89,11 +89,15 @@ pub(crate) fn status(inputs: &Inputs<'_>) -> PodStatus {
     let [regular, init, ephemeral] = lists;
     let all: Vec<_> = init.iter().chain(&regular).cloned().collect();
     let initialized = def.regular().any(|container| observed.active(container.name()).is_some());
-    let mut status = PodStatus { phase: Some(phase(def, &all, inputs.ending, initialized).to_owned()), ..Default::default() };
+    let mut status = PodStatus {
+        phase: Some(phase(def, &all, inputs.ending, initialized).to_owned()),
+        ..Default::default()
+    };
     settle_phase(inputs, &mut status);
     let phase = status.phase.clone().unwrap_or_default();
 
-    let api_conditions = def.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let api_conditions =
+        def.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let mut list: Vec<PodCondition> =
         api_conditions.iter().filter(|condition| !is_own_condition(&condition.type_)).cloned().collect();
     if !inputs.ending {
@@ -128,7 +132,9 @@ pub(crate) fn status(inputs: &Inputs<'_>) -> PodStatus {
 
 /// Ended stays ended; a verdict ends; reason and message stay with their phase.
 fn settle_phase(inputs: &Inputs<'_>, status: &mut PodStatus) {
-    let ended = |phase: &Option<String>| phase.clone().filter(|phase| matches!(phase.as_str(), "Failed" | "Succeeded"));
+    let ended = |phase: &Option<String>| {
+        phase.clone().filter(|phase| matches!(phase.as_str(), "Failed" | "Succeeded"))
+    };
     let api = inputs.def.pod.status.as_ref();
     let api_ended = api.and_then(|api| ended(&api.phase));
     if ended(&status.phase).is_none() {
@@ -160,7 +166,8 @@ fn finish_condition(inputs: &Inputs<'_>, condition: &mut PodCondition) {
         condition.observed_generation = Some(inputs.def.generation()).filter(|generation| *generation != 0);
     }
     let old = inputs.old.conditions.iter().flatten().find(|old| old.type_ == condition.type_);
-    let since = old.filter(|old| old.status == condition.status).and_then(|old| old.last_transition_time.clone());
+    let since =
+        old.filter(|old| old.status == condition.status).and_then(|old| old.last_transition_time.clone());
     condition.last_transition_time = since.or_else(|| Some(client::time(inputs.now)));
 }
 

@@ -17,7 +17,9 @@ pub(crate) fn status_patch(uid: &str, old: &Value, new: &Value) -> Option<Value>
         }
         let merged = MERGE_KEYS.iter().find(|(list, _)| list == field);
         let change = match (merged, before.and_then(Value::as_array), value.as_array()) {
-            (Some((_, key)), before, Some(after)) => merge_list(key, before.map(Vec::as_slice).unwrap_or_default(), after),
+            (Some((_, key)), before, Some(after)) => {
+                merge_list(key, before.map(Vec::as_slice).unwrap_or_default(), after)
+            }
             _ => value.clone(),
         };
         status.insert(field.clone(), change);

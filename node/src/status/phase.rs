@@ -18,7 +18,12 @@ struct Counts {
 
 /// The phase from the statuses of all init and ordinary containers. `ending`: nothing will run again. `initialized`: an ordinary
 /// container has started in this sandbox.
-pub(crate) fn phase(def: &PodDef, statuses: &[ContainerStatus], ending: bool, initialized: bool) -> &'static str {
+pub(crate) fn phase(
+    def: &PodDef,
+    statuses: &[ContainerStatus],
+    ending: bool,
+    initialized: bool,
+) -> &'static str {
     let mut counts = Counts::default();
     for container in def.of(&[Kind::Init, Kind::Sidecar, Kind::Regular]) {
         let status = statuses.iter().find(|status| status.name == container.name());
@@ -91,7 +96,12 @@ fn count_sidecar(status: Option<&ContainerStatus>, counts: &mut Counts) {
     }
 }
 
-fn count_regular(def: &PodDef, container: &ContainerDef, status: Option<&ContainerStatus>, counts: &mut Counts) {
+fn count_regular(
+    def: &PodDef,
+    container: &ContainerDef,
+    status: Option<&ContainerStatus>,
+    counts: &mut Counts,
+) {
     let mut stopped = |code: i32, counted: bool| {
         counts.stopped += 1;
         counts.stopped_for_good += usize::from(!def.restarts_after(container, code));

@@ -66,7 +66,12 @@ fn check(case: Case, phase: &str, holds: &[&str], states: &[&str]) {
     for field in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
         for one in list(&status[field]) {
             let name = one["name"].as_str().unwrap();
-            shown.push(format!("{name} {} {} {}", short(&one["state"]), short(&one["lastState"]), one["restartCount"]));
+            shown.push(format!(
+                "{name} {} {} {}",
+                short(&one["state"]),
+                short(&one["lastState"]),
+                one["restartCount"]
+            ));
         }
     }
     assert_eq!(status["phase"], phase, "{:?} {status}", case.containers);
@@ -78,7 +83,8 @@ fn one(policy: &str) -> Value {
     json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}]})
 }
 
-const READY: [&str; 5] = ["ContainersReady", "Initialized", "PodReadyToStartContainers", "PodScheduled", "Ready"];
+const READY: [&str; 5] =
+    ["ContainersReady", "Initialized", "PodReadyToStartContainers", "PodScheduled", "Ready"];
 const UNREADY: [&str; 3] = ["Initialized", "PodReadyToStartContainers", "PodScheduled"];
 
 #[test]
@@ -97,7 +103,8 @@ fn probes_and_failures_show() {
     check(case(probed, vec![("a", 0, State::Running)]), "Running", &READY, &["a running: - 0"]);
     let pull = Case { waiting: vec![("a", "ImagePullBackOff")], ..case(one("Always"), vec![]) };
     check(pull, "Pending", &UNREADY, &["a waiting:ImagePullBackOff - 0"]);
-    let crash = Case { waiting: vec![("a", "CrashLoopBackOff")], ..case(one("Always"), vec![("a", 2, exited(1))]) };
+    let crash =
+        Case { waiting: vec![("a", "CrashLoopBackOff")], ..case(one("Always"), vec![("a", 2, exited(1))]) };
     check(crash, "Running", &UNREADY, &["a waiting:CrashLoopBackOff terminated:Error 2"]);
 }
 
@@ -119,15 +126,29 @@ fn pods_that_run_to_an_end() {
 
 #[test]
 fn initialisation() {
-    let spec = |policy: &str| {
-        json!({"restartPolicy": policy, "initContainers": [{"name": "x", "image": "i"}], "containers": [{"name": "a", "image": "i"}]})
-    };
+    let spec = |policy: &str| json!({"restartPolicy": policy, "initContainers": [{"name": "x", "image": "i"}], "containers": [{"name": "a", "image": "i"}]});
     let starting = ["PodReadyToStartContainers", "PodScheduled"];
     let waiting = "a waiting:PodInitializing - 0";
-    check(case(spec("Always"), vec![("x", 0, State::Running)]), "Pending", &starting, &["x running: - 0", waiting]);
-    check(case(spec("Always"), vec![("x", 0, exited(0))]), "Pending", &UNREADY, &["x terminated:Completed - 0", waiting]);
-    check(case(spec("Never"), vec![("x", 0, exited(1))]), "Failed", &starting, &["x terminated:Error - 0", waiting]);
-    let retry = Case { waiting: vec![("x", "CrashLoopBackOff")], ..case(spec("Always"), vec![("x", 0, exited(1))]) };
+    check(
+        case(spec("Always"), vec![("x", 0, State::Running)]),
+        "Pending",
+        &starting,
+        &["x running: - 0", waiting],
+    );
+    check(
+        case(spec("Always"), vec![("x", 0, exited(0))]),
+        "Pending",
+        &UNREADY,
+        &["x terminated:Completed - 0", waiting],
+    );
+    check(
+        case(spec("Never"), vec![("x", 0, exited(1))]),
+        "Failed",
+        &starting,
+        &["x terminated:Error - 0", waiting],
+    );
+    let retry =
+        Case { waiting: vec![("x", "CrashLoopBackOff")], ..case(spec("Always"), vec![("x", 0, exited(1))]) };
     check(retry, "Pending", &starting, &["x waiting:CrashLoopBackOff terminated:Error 0", waiting]);
 }
 

@@ -74,7 +74,8 @@ impl<'a> AtomicWriter<'a> {
             return false;
         }
         payload.iter().all(|(path, file)| {
-            found.contains(Path::new(path)) && fs::read(directory.join(path)).is_ok_and(|data| data == file.data)
+            found.contains(Path::new(path))
+                && fs::read(directory.join(path)).is_ok_and(|data| data == file.data)
         })
     }
 
@@ -94,9 +95,12 @@ impl<'a> AtomicWriter<'a> {
                 .map_err(VolumeError::io("open", &full))?;
             handle.write_all(&file.data).map_err(VolumeError::io("write", &full))?;
             // The mode is set apart from opening, where the process's mask would take bits away.
-            handle.set_permissions(fs::Permissions::from_mode(file.mode)).map_err(VolumeError::io("chmod", &full))?;
+            handle
+                .set_permissions(fs::Permissions::from_mode(file.mode))
+                .map_err(VolumeError::io("chmod", &full))?;
             if let Some(user) = file.user {
-                std::os::unix::fs::fchown(&handle, Some(user), None).map_err(VolumeError::io("chown", &full))?;
+                std::os::unix::fs::fchown(&handle, Some(user), None)
+                    .map_err(VolumeError::io("chown", &full))?;
             }
         }
         match self.group {

@@ -30,7 +30,8 @@ impl VolumeType for Claim {
                 let policy = policy.and_then(|context| context.fs_group_change_policy.as_deref());
                 if policy != Some("OnRootMismatch") || !ownership::is_given(&path, group) {
                     let root = path.clone();
-                    let given = tokio::task::spawn_blocking(move || ownership::give(&root, group, false)).await;
+                    let given =
+                        tokio::task::spawn_blocking(move || ownership::give(&root, group, false)).await;
                     given.map_err(|error| VolumeError::invalid(error.to_string()))??;
                 }
             }
@@ -41,7 +42,8 @@ impl VolumeType for Claim {
 
 fn find(mounting: &Mounting<'_>, name: &str) -> Result<PersistentVolume, VolumeError> {
     let claim = mounting.objects.claim(mounting.def.namespace(), name);
-    let claim = claim.ok_or_else(|| VolumeError::NotFound { kind: "persistentvolumeclaim", name: name.to_owned() })?;
+    let claim = claim
+        .ok_or_else(|| VolumeError::NotFound { kind: "persistentvolumeclaim", name: name.to_owned() })?;
     let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
     let volume = claim.spec.and_then(|spec| spec.volume_name).filter(|_| bound);
     let volume = volume.ok_or_else(|| VolumeError::invalid(format!("PVC {name} is not bound")))?;

@@ -26,7 +26,10 @@ impl VolumeType for ConfigMapVolume {
             };
             let optional = source.optional.unwrap_or(false);
             let map = find(mounting, &source.name, optional)?;
-            let files = Files { default_mode: mode(source.default_mode, MODE_DEFAULT), user: user(source.default_user) };
+            let files = Files {
+                default_mode: mode(source.default_mode, MODE_DEFAULT),
+                user: user(source.default_user),
+            };
             let payload = files.of("configmap", data(map), source.items.as_deref(), optional)?;
             mounting.write(self.directory(), payload).map(Mounted::read_only_at)
         })
@@ -37,7 +40,11 @@ impl VolumeType for ConfigMapVolume {
     }
 }
 
-pub(super) fn find(mounting: &Mounting<'_>, name: &str, optional: bool) -> Result<Option<ConfigMap>, VolumeError> {
+pub(super) fn find(
+    mounting: &Mounting<'_>,
+    name: &str,
+    optional: bool,
+) -> Result<Option<ConfigMap>, VolumeError> {
     match mounting.objects.config_map(mounting.def.namespace(), name) {
         None if !optional => Err(VolumeError::NotFound { kind: "configmap", name: name.to_owned() }),
         found => Ok(found),

@@ -30,7 +30,8 @@ impl VolumeType for EmptyDir {
 
     fn unmount(&self, directory: &Path) -> Result<(), VolumeError> {
         while is_mount_point(directory) {
-            rustix::mount::unmount(directory, UnmountFlags::DETACH).map_err(VolumeError::io("unmount", directory))?;
+            rustix::mount::unmount(directory, UnmountFlags::DETACH)
+                .map_err(VolumeError::io("unmount", directory))?;
         }
         Ok(())
     }
@@ -41,7 +42,8 @@ impl EmptyDir {
         let Some(source) = &mounting.volume.empty_dir else {
             return Err(VolumeError::invalid("no volume plugin matched"));
         };
-        let target = mounting.directories.on_disk(mounting.def.uid(), self.directory(), &mounting.volume.name);
+        let target =
+            mounting.directories.on_disk(mounting.def.uid(), self.directory(), &mounting.volume.name);
         let existed = target.is_dir();
         fs::create_dir_all(&target).map_err(VolumeError::io("mkdir", &target))?;
         let medium = source.medium.as_deref().unwrap_or_default();
@@ -56,7 +58,8 @@ impl EmptyDir {
         }
         // Made by the node, so that no mask takes bits away; what a container changed later stays.
         let mode = source.mode.map_or(MODE, |own| own.unsigned_abs() & 0o7777);
-        fs::set_permissions(&target, fs::Permissions::from_mode(mode)).map_err(VolumeError::io("chmod", &target))?;
+        fs::set_permissions(&target, fs::Permissions::from_mode(mode))
+            .map_err(VolumeError::io("chmod", &target))?;
         if let Some(group) = mounting.fs_group() {
             ownership::give(&target, group, false)?;
         }
@@ -71,7 +74,11 @@ fn memory_bound(mounting: &Mounting<'_>, source: &EmptyDirVolumeSource) -> i64 {
     [own, pod, mounting.memory_capacity_bytes].into_iter().filter(|bytes| *bytes > 0).min().unwrap_or(0)
 }
 
-fn mount_memory(mounting: &Mounting<'_>, source: &EmptyDirVolumeSource, target: &Path) -> Result<(), VolumeError> {
+fn mount_memory(
+    mounting: &Mounting<'_>,
+    source: &EmptyDirVolumeSource,
+    target: &Path,
+) -> Result<(), VolumeError> {
     let bytes = memory_bound(mounting, source);
     let options = if bytes > 0 { format!("size={bytes}") } else { String::new() };
     mount("tmpfs", target, &options)
@@ -94,7 +101,8 @@ fn mount_huge_pages(mounting: &Mounting<'_>, medium: &str, target: &Path) -> Res
 }
 
 fn mount(type_: &'static str, target: &Path, options: &str) -> Result<(), VolumeError> {
-    let options = CString::new(options).map_err(|_| VolumeError::invalid("mount options hold a zero byte"))?;
+    let options =
+        CString::new(options).map_err(|_| VolumeError::invalid("mount options hold a zero byte"))?;
     rustix::mount::mount(type_, target, type_, MountFlags::NOSUID | MountFlags::NODEV, &*options)
         .map_err(VolumeError::io("mount", target))
 }

@@ -30,7 +30,10 @@ impl VolumeType for Projected {
             let Some(source) = &mounting.volume.projected else {
                 return Err(VolumeError::invalid("no volume plugin matched"));
             };
-            let files = Files { default_mode: mode(source.default_mode, MODE_DEFAULT), user: user(source.default_user) };
+            let files = Files {
+                default_mode: mode(source.default_mode, MODE_DEFAULT),
+                user: user(source.default_user),
+            };
             let mut payload = Payload::new();
             let mut refresh_at: Option<Timestamp> = None;
             let mut errors = Vec::new();
@@ -63,7 +66,8 @@ impl VolumeType for Projected {
     fn references(&self, def: &PodDef, volume: &Volume) -> Vec<Reference> {
         let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
         let of = |projection: &VolumeProjection| {
-            let map = projection.config_map.as_ref().map(|own| reference(Followed::ConfigMap, def, &own.name));
+            let map =
+                projection.config_map.as_ref().map(|own| reference(Followed::ConfigMap, def, &own.name));
             let secret = projection.secret.as_ref().map(|own| reference(Followed::Secret, def, &own.name));
             map.into_iter().chain(secret).collect::<Vec<_>>()
         };
@@ -76,7 +80,11 @@ impl VolumeType for Projected {
     }
 }
 
-fn plain(mounting: &Mounting<'_>, projection: &VolumeProjection, files: &Files) -> Result<Payload, VolumeError> {
+fn plain(
+    mounting: &Mounting<'_>,
+    projection: &VolumeProjection,
+    files: &Files,
+) -> Result<Payload, VolumeError> {
     if let Some(source) = &projection.config_map {
         let optional = source.optional.unwrap_or(false);
         let map = config_map::find(mounting, &source.name, optional)?;
@@ -105,7 +113,8 @@ async fn token(
     files: &Files,
 ) -> Result<(File, Timestamp), VolumeError> {
     let def = mounting.def;
-    let account = def.spec().service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+    let account =
+        def.spec().service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
     let wanted_token = TokenFor {
         namespace: def.namespace().to_owned(),
         service_account: account.to_owned(),
@@ -125,10 +134,9 @@ async fn token(
 /// The user that all containers run as, if it is one and the same. Upstream: `securitycontext.DetermineEffectiveRunAsUser` for all.
 fn common_user(def: &PodDef) -> Option<u32> {
     let pod = def.spec().security_context.as_ref().and_then(|context| context.run_as_user);
-    let mut users = def
-        .containers
-        .iter()
-        .map(|container| container.spec.security_context.as_ref().and_then(|context| context.run_as_user).or(pod));
+    let mut users = def.containers.iter().map(|container| {
+        container.spec.security_context.as_ref().and_then(|context| context.run_as_user).or(pod)
+    });
     let first = users.next()??;
     users.all(|user| user == Some(first)).then_some(first).and_then(|user| u32::try_from(user).ok())
 }

@@ -26,7 +26,10 @@ impl VolumeType for SecretVolume {
             };
             let optional = source.optional.unwrap_or(false);
             let secret = find(mounting, source.secret_name.as_deref().unwrap_or_default(), optional)?;
-            let files = Files { default_mode: mode(source.default_mode, MODE_DEFAULT), user: user(source.default_user) };
+            let files = Files {
+                default_mode: mode(source.default_mode, MODE_DEFAULT),
+                user: user(source.default_user),
+            };
             let payload = files.of("secret", data(secret), source.items.as_deref(), optional)?;
             mounting.write(self.directory(), payload).map(Mounted::read_only_at)
         })
@@ -38,7 +41,11 @@ impl VolumeType for SecretVolume {
     }
 }
 
-pub(super) fn find(mounting: &Mounting<'_>, name: &str, optional: bool) -> Result<Option<Secret>, VolumeError> {
+pub(super) fn find(
+    mounting: &Mounting<'_>,
+    name: &str,
+    optional: bool,
+) -> Result<Option<Secret>, VolumeError> {
     match mounting.objects.secret(mounting.def.namespace(), name) {
         None if !optional => Err(VolumeError::NotFound { kind: "secret", name: name.to_owned() }),
         found => Ok(found),

@@ -44,7 +44,9 @@ impl Bench {
         volume["name"] = json!("v");
         spec["containers"] = json!([{"name": "c", "resources": {"limits": {"cpu": "2"}}}]);
         spec["volumes"] = json!([volume]);
-        let def = pod(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": {"l": "x"}}, "spec": spec}));
+        let def = pod(
+            json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": {"l": "x"}}, "spec": spec}),
+        );
         let mounting = Mounting {
             def: &def,
             volume: &def.volumes()[0],
@@ -87,7 +89,8 @@ fn shown(mounted: &Mounted) -> Vec<(String, String, u32)> {
 async fn check(spec: Value, volume: Value, expect: Result<&[(&str, &str, u32)], &str>) {
     let bench = Bench::new();
     let found = bench.make(spec.clone(), volume.clone(), 1).await.map(|mounted| shown(&mounted));
-    let expect = expect.map(|list| list.iter().map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), *c)).collect());
+    let expect =
+        expect.map(|list| list.iter().map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), *c)).collect());
     assert_eq!(found, expect.map_err(str::to_owned), "{volume}");
     // Making it again changes nothing.
     if let Ok(first) = found {
@@ -111,7 +114,8 @@ async fn config_maps_and_secrets() {
     check(json!({}), escape, Err("invalid path: must not contain '..': ../../x")).await;
     let secret = |mode: u32| json!({"secret": {"secretName": "secret", "defaultMode": mode}});
     check(json!({}), secret(0o400), Ok(&[("user", "admin", 0o400)])).await;
-    check(json!({"securityContext": {"fsGroup": 1001}}), secret(0o400), Ok(&[("user", "admin", 0o440)])).await;
+    check(json!({"securityContext": {"fsGroup": 1001}}), secret(0o400), Ok(&[("user", "admin", 0o440)]))
+        .await;
 }
 
 #[tokio::test]
@@ -146,7 +150,10 @@ async fn directories_of_the_pod_and_the_machine() {
     std::fs::write(path.join("kept"), "x").unwrap();
     bench.make(json!({}), json!({"emptyDir": {}}), 2).await.unwrap();
     assert!(path.join("kept").exists());
-    let given = bench.make(json!({"securityContext": {"fsGroup": 7}}), json!({"hostPath": {"path": path}}), 1).await.unwrap();
+    let given = bench
+        .make(json!({"securityContext": {"fsGroup": 7}}), json!({"hostPath": {"path": path}}), 1)
+        .await
+        .unwrap();
     assert_eq!(given.files, made.files);
     let at = |type_: &str, name: &str| json!({"hostPath": {"path": path.join(name), "type": type_}});
     let complaint = bench.make(json!({}), at("Directory", "kept"), 1).await.unwrap_err();
@@ -171,7 +178,9 @@ async fn changes_arrive_as_a_whole_and_what_is_gone_is_gone() {
     let map = json!({"data": {"a": "changed", "c": "new"}});
     bench.objects.config_maps.lock().insert("ns/map".into(), serde_json::from_value(map).unwrap());
     bench.make(json!({}), volume.clone(), 3).await.unwrap();
-    let names = |list: Vec<(String, String, u32)>| list.into_iter().map(|(name, text, _)| format!("{name}={text}")).collect::<Vec<_>>();
+    let names = |list: Vec<(String, String, u32)>| {
+        list.into_iter().map(|(name, text, _)| format!("{name}={text}")).collect::<Vec<_>>()
+    };
     assert_eq!(names(shown(&made)), ["a=changed", "c=new"]);
     assert!(!path.join(before).exists(), "old versions are removed");
     bench.objects.config_maps.lock().clear();

@@ -68,7 +68,9 @@ impl Tokens for ApiTokens {
             }
             let request = TokenRequest {
                 spec: Some(TokenRequestSpec {
-                    audiences: Some(wanted.audience.clone()).filter(|own| !own.is_empty()).map(|own| vec![own]),
+                    audiences: Some(wanted.audience.clone())
+                        .filter(|own| !own.is_empty())
+                        .map(|own| vec![own]),
                     bound_object_ref: Some(BoundObjectReference {
                         api_version: Some("v1".to_owned()),
                         kind: Some("Pod".to_owned()),
@@ -81,8 +83,10 @@ impl Tokens for ApiTokens {
                 ..Default::default()
             };
             let accounts = self.client.namespaced::<ServiceAccount>(&wanted.namespace);
-            let answer: TokenRequest =
-                accounts.create_sub(&wanted.service_account, "token", &request).await.map_err(VolumeError::Token)?;
+            let answer: TokenRequest = accounts
+                .create_sub(&wanted.service_account, "token", &request)
+                .await
+                .map_err(VolumeError::Token)?;
             let status = answer.status.unwrap_or_default();
             let (Some(text), Some(ends_at)) = (status.token, status.expiration_timestamp) else {
                 return Err(VolumeError::Token(api::Status::internal("the answer holds no token")));
