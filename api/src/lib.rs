@@ -9,12 +9,14 @@ pub mod age;
 pub mod errors;
 pub mod lookup;
 pub mod object;
+pub mod protobuf;
 pub mod quantity;
 pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod time_text;
 pub mod user;
 
 pub use admission::{Admission, AdmissionRequest, Operation};
