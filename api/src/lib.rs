@@ -8,6 +8,7 @@ pub mod admission;
 pub mod age;
 pub mod errors;
 pub mod lookup;
+pub mod names;
 pub mod object;
 pub mod protobuf;
 pub mod quantity;

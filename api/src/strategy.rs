@@ -55,6 +55,14 @@ pub trait Strategy: Send + Sync + 'static {
     ) -> Result<(), Status> {
         Ok(())
     }
+    /// What is wrong with an object's name, in upstream's words; a name made from `generateName` is checked as a whole.
+    fn name_faults(&self, name: &str) -> Vec<String> {
+        crate::names::dns_subdomain(name)
+    }
+    /// Resets or computes fields before a change of the status is validated.
+    fn prepare_status_update(&self, _new: &mut Self::Kind, _old: &Self::Kind, _cx: &Context<'_>) {}
+    /// What must be true of a new object, besides `validate`.
+    fn validate_create(&self, _object: &Self::Kind, _errors: &mut FieldErrors) {}
     /// What must be true of any object of this kind.
     fn validate(&self, _object: &Self::Kind, _errors: &mut FieldErrors) {}
     /// What must be true of a change, besides `validate` of the new object.
@@ -97,7 +105,11 @@ pub trait Strategy: Send + Sync + 'static {
 pub trait DynStrategy: Send + Sync {
     /// See [`Strategy::default`].
     fn default(&self, object: &mut Value) -> Result<(), Status>;
-    /// `prepare_create`, then `validate`.
+    /// See [`Strategy::name_faults`].
+    fn name_faults(&self, name: &str) -> Vec<String> {
+        crate::names::dns_subdomain(name)
+    }
+    /// `prepare_create`, then `validate` and `validate_create`.
     fn create(
         &self,
         object: &mut Value,
@@ -112,7 +124,7 @@ pub trait DynStrategy: Send + Sync {
         errors: &mut FieldErrors,
         cx: &Context<'_>,
     ) -> Result<Outcome, Status>;
-    /// Validates a write of the status.
+    /// `prepare_status_update`, then `validate_status_update`.
     fn update_status(
         &self,
         new: &mut Value,
@@ -217,6 +229,10 @@ fn erase<T: Serialize>(from: &T, into: &mut Value) -> Result<(), Status> {
 }
 
 impl<S: Strategy> DynStrategy for Typed<S> {
+    fn name_faults(&self, name: &str) -> Vec<String> {
+        self.0.name_faults(name)
+    }
+
     fn default(&self, object: &mut Value) -> Result<(), Status> {
         let mut kind: S::Kind = typed(object)?;
         self.0.default(&mut kind);
@@ -232,6 +248,7 @@ impl<S: Strategy> DynStrategy for Typed<S> {
         let mut kind: S::Kind = typed(object)?;
         self.0.prepare_create(&mut kind, cx)?;
         self.0.validate(&kind, errors);
+        self.0.validate_create(&kind, errors);
         let outcome = Outcome { warnings: self.0.warnings(&kind) };
         erase(&kind, object)?;
         Ok(outcome)
@@ -258,10 +275,12 @@ impl<S: Strategy> DynStrategy for Typed<S> {
         new: &mut Value,
         old: &Value,
         errors: &mut FieldErrors,
-        _cx: &Context<'_>,
+        cx: &Context<'_>,
     ) -> Result<Outcome, Status> {
-        let (kind, before): (S::Kind, S::Kind) = (typed(new)?, typed(old)?);
+        let (mut kind, before): (S::Kind, S::Kind) = (typed(new)?, typed(old)?);
+        self.0.prepare_status_update(&mut kind, &before, cx);
         self.0.validate_status_update(&kind, &before, errors);
+        erase(&kind, new)?;
         Ok(Outcome::default())
     }
 

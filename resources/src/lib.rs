@@ -14,12 +14,16 @@ mod certificates;
 mod coordination;
 pub mod core;
 mod discovery;
+mod equal;
 mod networking;
 mod node_group;
+mod pod_spec;
 mod policy;
 mod rbac;
 mod scheduling;
 mod storage;
+#[cfg(test)]
+mod testing;
 mod thin;
 
 use api::resource::{Column, Field, Resource, Verbs};
