@@ -5,6 +5,7 @@
 
 pub mod forbidden;
 pub mod impersonation;
+pub mod node;
 pub mod rbac;
 pub mod token;
 pub mod x509;
