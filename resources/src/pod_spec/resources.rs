@@ -27,7 +27,7 @@ pub(crate) fn is_huge_page(name: &str) -> bool {
 }
 
 /// Whether limits may be above requests.
-fn may_overcommit(name: &str) -> bool {
+pub(crate) fn may_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
@@ -64,6 +64,12 @@ const STANDARD: [&str; 11] = [
     "storage",
 ];
 
+/// A name without a domain that a quota may bound.
+pub(crate) fn is_standard_for_quota(name: &str) -> bool {
+    let huge = is_huge_page(name) || name.starts_with("requests.hugepages-");
+    huge || COUNTED.contains(&name) || (STANDARD.contains(&name) && name != "storage")
+}
+
 pub(crate) fn is_integer(name: &str) -> bool {
     COUNTED.contains(&name) || is_extended(name)
 }
@@ -82,7 +88,7 @@ pub(crate) fn check_name(errors: &mut FieldErrors, field: &str, name: &str) -> b
 }
 
 /// A name that a container may ask for.
-fn check_container_name(errors: &mut FieldErrors, field: &str, name: &str) {
+pub(crate) fn check_container_name(errors: &mut FieldErrors, field: &str, name: &str) {
     check_name(errors, field, name);
     if !name.contains('/') {
         if !["cpu", "memory", "ephemeral-storage"].contains(&name) && !is_huge_page(name) {
