@@ -13,6 +13,7 @@ pub mod discovery;
 mod fields;
 pub mod health;
 pub mod hooks;
+pub mod openapi;
 pub mod path;
 pub mod registry;
 pub mod serve;

@@ -43,7 +43,7 @@ fn deny(cargo: &dyn Fn(&[&str]) -> Command) -> Result<()> {
     if Command::new("cargo-deny").arg("--version").output().is_err() {
         call(cargo(&["install", "--locked", "cargo-deny"]))?;
     }
-    call(cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]))
+    call(cargo(&["deny", "check", "bans", "licenses", "sources"]))
 }
 
 fn ring(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
