@@ -99,6 +99,23 @@ pub trait Strategy: Send + Sync + 'static {
     fn ttl_seconds(&self) -> Option<u32> {
         None
     }
+    /// Whether a new object may bring its `status` along (nodes). Otherwise the pipeline drops it before `prepare_create`.
+    fn keeps_status(&self) -> bool {
+        false
+    }
+    /// Whether something besides `metadata.finalizers` keeps an object that is to be deleted (`spec.finalizers` of a
+    /// namespace). It may change the object to say so (`status.phase`).
+    fn keeps_deleted(&self, _object: &mut Value) -> bool {
+        false
+    }
+    /// Whether a delete without a propagation policy leaves the dependents alone. Upstream: `DefaultGarbageCollectionPolicy`.
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+    /// Whether a delete answers with the object and not with a `Status`. Upstream: `ReturnDeletedObject`.
+    fn returns_deleted(&self) -> bool {
+        false
+    }
 }
 
 /// The erased form. The pipeline knows only this; a CRD implements it from its schema.
@@ -153,6 +170,22 @@ pub trait DynStrategy: Send + Sync {
     /// See [`Strategy::ttl_seconds`].
     fn ttl_seconds(&self) -> Option<u32> {
         None
+    }
+    /// See [`Strategy::keeps_status`].
+    fn keeps_status(&self) -> bool {
+        false
+    }
+    /// See [`Strategy::keeps_deleted`].
+    fn keeps_deleted(&self, _object: &mut Value) -> bool {
+        false
+    }
+    /// See [`Strategy::orphans_by_default`].
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+    /// See [`Strategy::returns_deleted`].
+    fn returns_deleted(&self) -> bool {
+        false
     }
     /// Whether `from_stored` and `to_stored` do anything.
     fn converts(&self) -> bool {
@@ -302,6 +335,22 @@ impl<S: Strategy> DynStrategy for Typed<S> {
 
     fn ttl_seconds(&self) -> Option<u32> {
         self.0.ttl_seconds()
+    }
+
+    fn keeps_status(&self) -> bool {
+        self.0.keeps_status()
+    }
+
+    fn keeps_deleted(&self, object: &mut Value) -> bool {
+        self.0.keeps_deleted(object)
+    }
+
+    fn orphans_by_default(&self) -> bool {
+        self.0.orphans_by_default()
+    }
+
+    fn returns_deleted(&self) -> bool {
+        self.0.returns_deleted()
     }
 
     fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> Result<Option<i64>, Status> {

@@ -1,12 +1,21 @@
 //! What others plug into the server: authentication, authorisation, asynchronous admission, subresource handlers,
 //! audit and encryption at rest.
 
-use crate::path::Target;
+use crate::codec::negotiate::{Shape, Wanted};
+use crate::codec::reply::{Recipe, Reply};
+use crate::codec::{body, wire};
+use crate::options::{DeleteOptions, WriteOptions};
+use crate::path::{Query, Target};
+use crate::verbs::part::Part;
+use crate::verbs::update::Change;
+use crate::verbs::{Notes, Scope};
 use crate::{Request, Response, Server};
 use api::{AdmissionRequest, Operation, Resource, Status, UserInfo};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -167,6 +176,12 @@ pub struct Call {
     pub resource: Option<Arc<Resource>>,
     /// Who.
     pub identity: Identity,
+    /// The query's parameters.
+    pub query: Query,
+    /// How the client wants to read the answer.
+    pub wanted: Wanted,
+    /// What goes into the answer's head and into audit.
+    pub(crate) notes: Arc<Mutex<Notes>>,
     /// The whole request. `hyper::upgrade::on(&mut request)` works on it where the connection allows.
     pub request: Request,
 }
@@ -267,4 +282,152 @@ pub trait Transform: Send + Sync {
     /// # Errors
     /// The value cannot be decrypted.
     fn open(&self, key: &[u8], kept: Bytes) -> Result<Bytes, Status>;
+}
+
+impl Call {
+    /// Adds a warning to the answer.
+    pub fn warn(&self, warning: impl Into<String>) {
+        self.notes.lock().warnings.push(warning.into());
+    }
+
+    /// Adds an annotation to the audit record.
+    pub fn annotate(&self, key: &str, value: &str) {
+        self.notes.lock().annotate(key, value);
+    }
+
+    /// Reads the body as a value of this `apiVersion` and `kind` (which it may leave out).
+    ///
+    /// # Errors
+    /// 400, 413 or 415 where it is none.
+    pub async fn read(&mut self, api_version: &str, kind: &str) -> Result<Value, Status> {
+        let media = wire::media_of(body::media_type(self.request.headers()))?;
+        let bytes = std::mem::replace(self.request.body_mut(), body::full(Bytes::new()));
+        let bytes = body::read(bytes, body::BODY_BYTES_MAX).await?;
+        let mut value = wire::decode(media, &bytes)?;
+        crate::verbs::expect_kind(&mut value, api_version, kind)?;
+        self.notes.lock().request_object = Some(value.to_string().into());
+        Ok(value)
+    }
+
+    /// Answers with a value in the encoding that the client wants.
+    ///
+    /// # Errors
+    /// It cannot be encoded that way.
+    pub fn answer(&self, code: u16, value: Value) -> Result<Response, Status> {
+        self.notes.lock().response_object = Some(value.to_string().into());
+        let resource = self.resource.as_deref();
+        let wanted = Wanted { shape: Shape::Object, ..self.wanted };
+        let recipe = Recipe { resource, wanted, include: Default::default(), now: api::Timestamp::now() };
+        Reply::Value { code, value }.respond(&recipe)
+    }
+
+    /// The object that the URL names (whatever the subresource) as the row shows it.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn object(&self) -> Result<Value, Status> {
+        let resource = self.resource.as_ref().ok_or_else(Status::no_such_path)?;
+        let namespace = if resource.is_namespaced() { self.target.namespace.as_str() } else { "" };
+        let lookup = self.server.registry();
+        let object =
+            api::Lookup::get(&**lookup, &resource.group, &resource.plural, namespace, &self.target.name)
+                .ok_or_else(|| Status::not_found(resource.id(), &self.target.name))?;
+        object.decode().map_err(Status::internal)
+    }
+
+    /// Runs the admission chain on a body of a subresource: CREATE for actions, CONNECT for streams. `kind` is group, version
+    /// and kind of the body. The body as admission left it.
+    ///
+    /// # Errors
+    /// The refusal of a step.
+    pub async fn admit(
+        &mut self,
+        operation: Operation,
+        kind: (&str, &str, &str),
+        object: Value,
+        options: &Value,
+        dry_run: bool,
+    ) -> Result<Value, Status> {
+        let resource = self.resource.as_ref().ok_or_else(Status::no_such_path)?;
+        let mut request = AdmissionRequest {
+            operation,
+            resource,
+            subresource: &self.target.subresource,
+            kind,
+            namespace: &self.target.namespace,
+            name: &self.target.name,
+            object,
+            old: None,
+            options,
+            user: &self.identity.user,
+            dry_run,
+            lookup: &**self.server.registry(),
+            now: api::Timestamp::now(),
+            warnings: Vec::new(),
+            annotations: BTreeMap::new(),
+        };
+        self.server.admit(&mut request).await?;
+        self.server.validate(&mut request).await?;
+        let mut notes = self.notes.lock();
+        notes.warnings.append(&mut request.warnings);
+        notes.annotations.append(&mut request.annotations);
+        Ok(std::mem::take(&mut request.object))
+    }
+
+    /// Changes the object that the URL names, under the rules of its row: for actions that end in a write (`binding`). `make`
+    /// gets the present object and may run more than once.
+    ///
+    /// # Errors
+    /// 404, a refusal of `make` or of the rules, or 409 where somebody else is always faster.
+    pub async fn change(
+        &mut self,
+        dry_run: bool,
+        make: &mut (dyn FnMut(&Value) -> Result<Value, Status> + Send),
+    ) -> Result<Value, Status> {
+        let scope = self.scope()?;
+        let options = WriteOptions { dry_run, ..WriteOptions::default() };
+        let change = Change {
+            name: &self.target.name,
+            part: Part::Raw,
+            options: &options,
+            options_kind: "PatchOptions",
+            may_create: false,
+            has_managers: false,
+        };
+        let mut make_part = |old: Option<&Value>| match old {
+            Some(old) => make(old),
+            None => Err(scope.not_found(&self.target.name)),
+        };
+        let (written, _) = change.run(&scope, &mut make_part).await?;
+        written.into_value()
+    }
+
+    /// Deletes the object that the URL names, as DELETE does: for actions that end in a delete (`eviction`).
+    ///
+    /// # Errors
+    /// As DELETE.
+    pub async fn delete(&mut self, options: &DeleteOptions) -> Result<(), Status> {
+        let scope = self.scope()?;
+        crate::verbs::delete::remove(&scope, &self.target.name, options).await.map(|_| ())
+    }
+
+    fn scope(&self) -> Result<Scope, Status> {
+        let target = Target { subresource: String::new(), ..self.target.clone() };
+        let table = self.server.registry().table();
+        let entry = table
+            .find(&target.group, &target.version, &target.resource)
+            .cloned()
+            .ok_or_else(Status::no_such_path)?;
+        Ok(Scope {
+            server: self.server.clone(),
+            entry,
+            target,
+            query: Query::default(),
+            identity: self.identity.clone(),
+            headers: self.request.headers().clone(),
+            wanted: self.wanted,
+            now: api::Timestamp::now(),
+            notes: self.notes.clone(),
+        })
+    }
 }

@@ -8,17 +8,23 @@
 //! [`hooks`].
 
 pub mod auth;
+mod chain;
 pub mod codec;
 pub mod discovery;
 mod fields;
 pub mod health;
 pub mod hooks;
 pub mod openapi;
+mod metadata;
+pub mod options;
 pub mod path;
+pub mod pipeline;
+pub mod present;
 pub mod registry;
 pub mod serve;
 pub mod server;
 pub mod storage;
+mod verbs;
 pub mod watch_cache;
 
 use bytes::Bytes;

@@ -1,6 +1,7 @@
 //! The live resource table: rows can come and go (custom resources), each stored one has a watch cache per home.
 
 use crate::hooks::{Handler, Transform};
+use crate::present::{Convert, home_api_version};
 use crate::storage::Storage;
 use crate::watch_cache::WatchCache;
 use api::resource::Home;
@@ -16,6 +17,12 @@ pub struct Entry {
     pub resource: Arc<Resource>,
     /// The objects; absent for computed resources.
     pub cache: Option<Arc<WatchCache>>,
+    /// Group and version of the row, as `apiVersion` says it.
+    pub api_version: Arc<str>,
+    /// The same of what is kept.
+    pub home_api_version: Arc<str>,
+    /// Who converts between versions where the row's rules do not.
+    pub converter: Option<Arc<dyn Convert>>,
 }
 
 /// The table as it is at one moment.
@@ -133,7 +140,13 @@ impl Registry {
                 let open = || self.storage.open_cache(&key.0, &key.1);
                 table.caches.entry(key.clone()).or_insert_with(open).clone()
             });
-            let entry = Entry { resource: Arc::new(row), cache };
+            let entry = Entry {
+                cache,
+                api_version: row.api_version().into(),
+                home_api_version: home_api_version(&row.home).into(),
+                converter: None,
+                resource: Arc::new(row),
+            };
             let row = &entry.resource;
             let versions = table.rows.entry(row.group.clone()).or_default();
             versions.entry(row.version.clone()).or_default().insert(row.plural.clone(), entry.clone());
@@ -183,6 +196,18 @@ impl Registry {
             Some(handler) => table.delegates.insert(key, handler),
             None => table.delegates.remove(&key),
         };
+        self.swap(table);
+    }
+
+    /// Lets `converter` convert between the versions of a resource that are served now, or nobody.
+    pub async fn convert(&self, group: &str, plural: &str, converter: Option<Arc<dyn Convert>>) {
+        let _changing = self.changing.lock().await;
+        let mut table = Table::clone(&self.table.load());
+        for rows in table.rows.get_mut(group).into_iter().flat_map(BTreeMap::values_mut) {
+            if let Some(entry) = rows.get_mut(plural) {
+                entry.converter.clone_from(&converter);
+            }
+        }
         self.swap(table);
     }
 

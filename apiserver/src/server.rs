@@ -1,5 +1,6 @@
 //! `Server`: the composition of everything, and what handlers may do with it.
 
+use crate::chain::Locks;
 use crate::hooks::{
     AdmissionStep, Attributes, Audit, Authenticate, Authorize, Decision, Handler, Identity, Transform,
     Verdict,
@@ -9,6 +10,8 @@ use api::{Lookup, Resource, Status, UserInfo};
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::Store;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// Bounds and switches of a server. The defaults are upstream's where it has them.
 #[derive(Clone, Debug)]
@@ -132,7 +135,15 @@ impl Builder {
         self.hooks.paths.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         let registry = Registry::open(self.store, self.transforms).await?;
         registry.add(self.rows).await?;
-        Ok(Arc::new(Server { registry, hooks: self.hooks, config: self.config }))
+        Ok(Arc::new(Server {
+            registry,
+            hooks: self.hooks,
+            locks: Locks::default(),
+            reads: Arc::new(Semaphore::new(self.config.reads_in_flight_max)),
+            writes: Arc::new(Semaphore::new(self.config.writes_in_flight_max)),
+            stop: CancellationToken::new(),
+            config: self.config,
+        }))
     }
 }
 
@@ -140,6 +151,11 @@ impl Builder {
 pub struct Server {
     registry: Arc<Registry>,
     pub(crate) hooks: Hooks,
+    pub(crate) locks: Locks,
+    /// Bounds of requests in flight.
+    pub(crate) reads: Arc<Semaphore>,
+    pub(crate) writes: Arc<Semaphore>,
+    stop: CancellationToken,
     config: Config,
 }
 
@@ -168,6 +184,16 @@ impl Server {
     /// Bounds and switches.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Ends every watch, so that connections can be closed.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Resolves once the server is to stop.
+    pub fn stopping(&self) -> tokio_util::sync::WaitForCancellationFuture<'_> {
+        self.stop.cancelled()
     }
 
     /// Asks the authorizers in order.

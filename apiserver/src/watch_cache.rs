@@ -10,7 +10,7 @@
 use crate::codec::json;
 use crate::fields;
 use api::resource::Field;
-use api::{Object, ObjectName};
+use api::{Object, ObjectName, Resource};
 use bytes::Bytes;
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
@@ -41,6 +41,28 @@ pub struct Item {
     pub fields: Box<[Box<str>]>,
     /// When this process learned of this version.
     pub seen: Instant,
+    /// The same object in other versions, made when first asked for.
+    others: Mutex<Vec<(Arc<Resource>, Arc<Object>)>>,
+}
+
+/// Other versions of one object that are remembered: a home is rarely shared by more.
+const OTHERS_MAX: usize = 3;
+
+impl Item {
+    /// The object as this row shows it, if that was made before.
+    pub fn shown(&self, resource: &Arc<Resource>) -> Option<Arc<Object>> {
+        let others = self.others.lock();
+        others.iter().find(|(own, _)| Arc::ptr_eq(own, resource)).map(|(_, object)| object.clone())
+    }
+
+    /// Remembers how this row shows the object.
+    pub fn remember(&self, resource: &Arc<Resource>, object: Arc<Object>) {
+        let mut others = self.others.lock();
+        if others.len() >= OTHERS_MAX {
+            others.remove(0);
+        }
+        others.push((resource.clone(), object));
+    }
 }
 
 /// A committed write.
@@ -284,7 +306,8 @@ impl WatchCache {
         let values = fields::extract(&json, fields);
         match (Object::parse(json), values) {
             (Ok(object), Ok(fields)) => {
-                Some(Arc::new(Item { object: Arc::new(object), fields, seen: Instant::now() }))
+                let object = Arc::new(object);
+                Some(Arc::new(Item { object, fields, seen: Instant::now(), others: Mutex::default() }))
             }
             (Err(error), _) | (_, Err(error)) => {
                 self.broken.fetch_add(1, Ordering::Relaxed);

