@@ -1,7 +1,7 @@
 //! What every kind has in common: names, system fields, immutable metadata, labels, annotations, owners, finalizers.
 //! Pure. Upstream: `apiserver/pkg/registry/rest`, apimachinery `pkg/api/validation` and `pkg/apis/meta/v1/validation`.
 
-use api::{FieldErrors, Resource, Timestamp};
+use api::{FieldErrors, Resource, Timestamp, names};
 use serde_json::{Map, Value, json};
 
 /// Bytes of all annotations of an object together.
@@ -151,14 +151,14 @@ pub(crate) fn count_generation(resource: &Resource, new: &mut Value, old: &Value
 pub(crate) fn validate(resource: &Resource, object: &Value, errors: &mut FieldErrors) {
     errors.at("metadata", |errors| {
         let generate = text(object, "generateName");
-        for fault in path_prefix_faults(generate) {
+        for fault in prefix_faults(generate) {
             errors.invalid("generateName", generate, fault);
         }
         let name = text(object, "name");
         if name.is_empty() {
             errors.required("name", "name or generateName is required");
         }
-        for fault in path_segment_faults(name) {
+        for fault in names::path_segment(name) {
             errors.invalid("name", name, fault);
         }
         validate_namespace(resource, object, errors);
@@ -207,11 +207,16 @@ pub(crate) fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors
     });
 }
 
+/// What is wrong with a prefix of names: unlike a whole name it may be dots only.
+fn prefix_faults(prefix: &str) -> Vec<String> {
+    if matches!(prefix, "." | "..") { Vec::new() } else { names::path_segment(prefix) }
+}
+
 fn validate_namespace(resource: &Resource, object: &Value, errors: &mut FieldErrors) {
     let namespace = text(object, "namespace");
     match (resource.is_namespaced(), namespace) {
         (true, "") => errors.required("namespace", ""),
-        (true, namespace) => dns_label_faults(namespace)
+        (true, namespace) => names::dns_label(namespace)
             .into_iter()
             .for_each(|fault| errors.invalid("namespace", namespace, fault)),
         (false, "") => {}
@@ -226,10 +231,10 @@ fn strings<'a>(object: &'a Value, field: &str) -> impl Iterator<Item = (&'a Stri
 
 fn validate_labels(object: &Value, errors: &mut FieldErrors) {
     for (key, value) in strings(object, "labels") {
-        for fault in qualified_name_faults(key) {
+        for fault in names::qualified(key) {
             errors.invalid("labels", key.as_str(), fault);
         }
-        for fault in label_value_faults(value) {
+        for fault in names::label_value(value) {
             errors.invalid("labels", value, fault);
         }
     }
@@ -239,7 +244,7 @@ fn validate_annotations(object: &Value, errors: &mut FieldErrors) {
     let mut bytes = 0;
     for (key, value) in strings(object, "annotations") {
         bytes += key.len() + value.len();
-        for fault in qualified_name_faults(&key.to_lowercase()) {
+        for fault in names::qualified(&key.to_lowercase()) {
             errors.invalid("annotations", key.as_str(), fault);
         }
     }
@@ -284,7 +289,7 @@ fn validate_owners(object: &Value, errors: &mut FieldErrors) {
 fn validate_finalizers(object: &Value, errors: &mut FieldErrors) {
     let names = finalizers(object);
     for name in &names {
-        for fault in qualified_name_faults(name) {
+        for fault in names::qualified(name) {
             errors.invalid("finalizers", *name, fault);
         }
     }
@@ -340,97 +345,6 @@ pub(crate) fn drop_repeated_owners(object: &mut Value) -> Vec<String> {
         is_new
     });
     repeated
-}
-
-/// What is wrong with a name in a path.
-pub(crate) fn path_segment_faults(name: &str) -> Vec<String> {
-    match name {
-        "." | ".." => vec![format!("may not be '{name}'")],
-        _ => path_prefix_faults(name),
-    }
-}
-
-fn path_prefix_faults(name: &str) -> Vec<String> {
-    ['/', '%'].iter().filter(|c| name.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
-}
-
-const NAME_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const LABEL_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const DNS_LABEL_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-
-fn is_dns_label(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.first().is_some_and(|byte| inner(*byte))
-        && bytes.last().is_some_and(|byte| inner(*byte))
-        && bytes.iter().all(|byte| inner(*byte) || *byte == b'-')
-}
-
-fn dns_label_faults(text: &str) -> Vec<String> {
-    let mut faults = Vec::new();
-    if text.len() > 63 {
-        faults.push("must be no more than 63 bytes".to_owned());
-    }
-    if !is_dns_label(text) {
-        faults.push(DNS_LABEL_RULE.to_owned());
-    }
-    faults
-}
-
-fn is_label_text(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
-}
-
-fn label_value_faults(value: &str) -> Vec<String> {
-    let mut faults = Vec::new();
-    if value.len() > 63 {
-        faults.push("must be no more than 63 bytes".to_owned());
-    }
-    if !value.is_empty() && !is_label_text(value) {
-        faults.push(LABEL_RULE.to_owned());
-    }
-    faults
-}
-
-fn qualified_name_faults(value: &str) -> Vec<String> {
-    let mut faults = Vec::new();
-    let mut parts = value.split('/');
-    let (first, second, more) = (parts.next().unwrap_or(""), parts.next(), parts.next());
-    if more.is_some() {
-        faults.push(format!(
-            "a valid label key {NAME_RULE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-        ));
-        return faults;
-    }
-    let name = match second {
-        Some(name) => {
-            if first.is_empty() {
-                faults.push("prefix part must be non-empty".to_owned());
-            } else {
-                if first.len() > 253 {
-                    faults.push("prefix part must be no more than 253 bytes".to_owned());
-                }
-                if !first.split('.').all(is_dns_label) {
-                    faults.push(format!("prefix part {SUBDOMAIN_RULE}"));
-                }
-            }
-            name
-        }
-        None => first,
-    };
-    if name.is_empty() {
-        faults.push("name part must be non-empty".to_owned());
-    } else if name.len() > 63 {
-        faults.push("name part must be no more than 63 bytes".to_owned());
-    }
-    if !is_label_text(name) {
-        faults.push(format!("name part {NAME_RULE}"));
-    }
-    faults
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Flow: `serve` never fails; every refusal becomes a `Status` in the encoding that the client asked for. Requests that change
 //! something run in a task of their own: a client that goes away does not stop a write half way, and a panic stays where it is.
 
-use crate::codec::negotiate::{self, Wanted};
+use crate::codec::negotiate::{self, Media, Shape, Wanted};
 use crate::codec::reply::{Recipe, Reply, refuse};
 use crate::codec::table;
 use crate::hooks::{
@@ -392,6 +392,14 @@ impl Course {
 
     async fn serve_row(self, entry: Entry, request: Request) -> Result<Response, Status> {
         let (head, body) = request.into_parts();
+        let resource = &entry.resource;
+        let mut wanted = self.wanted;
+        if wanted.media == Media::Protobuf
+            && wanted.shape == Shape::Object
+            && !api::protobuf::is_supported(&entry.api_version, &resource.kind)
+        {
+            wanted = negotiate::wanted(&head.headers, &self.query, false)?;
+        }
         let scope = Scope {
             server: self.server,
             entry,
@@ -399,7 +407,7 @@ impl Course {
             query: self.query,
             identity: self.identity,
             headers: head.headers,
-            wanted: self.wanted,
+            wanted,
             now: self.now,
             notes: self.notes,
         };
@@ -427,7 +435,7 @@ impl Scope {
     /// The answer in the encoding and shape that the client wants.
     fn respond(&self, reply: Reply) -> Result<Response, Status> {
         let include = match self.wanted.shape {
-            negotiate::Shape::Table(_) => verbs::watch::table_include(self)?,
+            Shape::Table(_) => verbs::watch::table_include(self)?,
             _ => table::Include::default(),
         };
         if let Reply::Object { object, .. } = &reply {

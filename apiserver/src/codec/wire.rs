@@ -2,7 +2,7 @@
 
 use super::body;
 use super::negotiate::{Media, Wanted, not_acceptable};
-use api::Status;
+use api::{Status, protobuf};
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -21,7 +21,8 @@ pub fn encode(value: &Value, wanted: Wanted) -> Result<Bytes, Status> {
             Ok(bytes.into())
         }
         Media::Json => serde_json::to_vec(value).map(Bytes::from).map_err(Status::internal),
-        Media::Yaml | Media::Protobuf => Err(not_acceptable()),
+        Media::Protobuf => protobuf::encode(value).map(Bytes::from).map_err(|_| not_acceptable()),
+        Media::Yaml => Err(not_acceptable()),
     }
 }
 
@@ -38,21 +39,24 @@ pub fn media_of(media_type: &str) -> Result<Media, Status> {
     }
 }
 
-/// A body as a value.
+/// A body as a value; `api_version` and `kind` are what it is if it does not say.
 ///
 /// # Errors
 /// 400 where it cannot be read, 415 where its media type is none of ours.
-pub fn decode(media: Media, bytes: &[u8]) -> Result<Value, Status> {
+pub fn decode(media: Media, bytes: &[u8], api_version: &str, kind: &str) -> Result<Value, Status> {
     match media {
         Media::Json => serde_json::from_slice(bytes).map_err(|error| Status::bad_request(error.to_string())),
-        Media::Yaml | Media::Protobuf => Err(body::unsupported(ACCEPTED)),
+        Media::Protobuf => protobuf::decode_as(bytes, api_version, kind)
+            .map_err(|error| Status::bad_request(error.to_string())),
+        Media::Yaml => Err(body::unsupported(ACCEPTED)),
     }
 }
 
 /// A watch event as protobuf: its length in four bytes, then itself.
 ///
 /// # Errors
-/// It cannot be encoded.
-pub fn watch_frame(_kind: &str, _object: &Value) -> Result<Bytes, Status> {
-    Err(not_acceptable())
+/// The object cannot be encoded.
+pub fn watch_frame(kind: &str, object: &Value) -> Result<Bytes, Status> {
+    let object = protobuf::encode(object).map_err(Status::internal)?;
+    Ok(protobuf::watch_frame(kind, &object).into())
 }

@@ -29,7 +29,7 @@ async fn read_options(scope: &Scope, request_body: Body) -> Result<DeleteOptions
         return DeleteOptions::parse(&scope.query);
     }
     let media = wire::media_of(body::media_type(&scope.headers))?;
-    let value = wire::decode(media, &bytes)?;
+    let value = wire::decode(media, &bytes, "v1", "DeleteOptions")?;
     let options = DeleteOptions::from_value(&value)?;
     scope.notes.lock().request_object = Some(value.to_string().into());
     Ok(options)

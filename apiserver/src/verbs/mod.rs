@@ -198,7 +198,7 @@ impl Scope {
         bytes: &[u8],
         kind: (&str, &str),
     ) -> Result<Value, Status> {
-        let mut object = wire::decode(media, bytes)?;
+        let mut object = wire::decode(media, bytes, kind.0, kind.1)?;
         expect_kind(&mut object, kind.0, kind.1)?;
         Ok(object)
     }
