@@ -7,6 +7,7 @@
 //! exits, memory kills and readiness are pushed.
 
 pub mod cgroup;
+mod clock;
 pub mod error;
 pub mod image;
 pub mod session;
