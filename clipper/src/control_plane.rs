@@ -1,13 +1,22 @@
 //! The control plane of one process: store, API server, its socket, and what a fresh cluster must hold.
 
 use crate::config::{Config, StoreChoice};
+use crate::late::Late;
 use crate::pki::{Leaf, Pki, renewal_interval};
 use crate::{bootstrap, kubeconfig, pki};
 use anyhow::{Context as _, Result, bail};
-use api::UserInfo;
 use api::user::{GROUP_AUTHENTICATED, GROUP_MASTERS};
+use api::{Lookup, UserInfo};
+use apiserver::auth::impersonation::Impersonation;
+use apiserver::auth::rbac::{EscalationCheck, Rbac};
+use apiserver::auth::token::Tokens;
+use apiserver::auth::token::file::FileTokens;
+use apiserver::auth::token::keys::Keys;
+use apiserver::auth::token::service_account::{self, ServiceAccounts};
+use apiserver::auth::x509::ClientCertificates;
 use apiserver::health::{Health, Version};
-use apiserver::hooks::Handler;
+use apiserver::hooks::{Authenticate, Authorize, Handler, Pure};
+use apiserver::openapi::OpenApi;
 use apiserver::{Server, Service, discovery::Discovery};
 use arc_swap::ArcSwap;
 use client::Client;
@@ -64,35 +73,51 @@ impl ControlPlane {
         let health = |endpoint| -> Arc<dyn Handler> { Arc::new(Health::new(endpoint)) };
         let readyz = Health::new("readyz").flag("poststarthook/bootstrap", ready.clone());
         let discovery: Arc<dyn Handler> = Arc::new(Discovery::default());
+        let openapi = OpenApi { version: format!("v{KUBERNETES_VERSION}") };
         let version = Version {
             major: "1",
             minor: "37",
             git_version: format!("v{KUBERNETES_VERSION}+clipper.{}", env!("CARGO_PKG_VERSION")),
         };
+        let lookup = Arc::new(Late::default());
+        let rbac = Arc::new(Rbac::new(lookup.clone()));
+        let tokens = Arc::new(tokens(config, &pki, lookup.clone())?);
+        let authorizers: Vec<Arc<dyn Authorize>> = vec![rbac.clone()];
+        let who: Vec<Arc<dyn Authenticate>> = vec![Arc::new(ClientCertificates), tokens];
         let server = Server::builder(store)
             .resources(resources::all())
+            .authenticate(Arc::new(Impersonation { authenticators: who, authorizers }))
+            .authorize(rbac.clone())
+            .admission(Arc::new(Pure(Arc::new(EscalationCheck(rbac)))))
             .path("/api", discovery.clone())
             .path("/apis", discovery)
             .path("/healthz", health("healthz"))
             .path("/livez", health("livez"))
             .path("/readyz", Arc::new(readyz))
+            .path("/openapi", Arc::new(openapi))
             .path("/version", Arc::new(version))
             .build()
             .await
             .context("the API server cannot read its store")?;
+        lookup.set(server.lookup());
         let service = server.service();
         let renewal = renewal(config, pki.clone(), node_ip);
         let tls = Arc::new(ArcSwap::from_pointee(renewal.tls()?));
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.api_port)).await.with_context(|| {
-            format!("port {} cannot be bound: stop what uses it, or choose another with --api-port", config.api_port)
-        })?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.api_port)).await.with_context(|| {
+                format!(
+                    "port {} cannot be bound: stop what uses it, or choose another with --api-port",
+                    config.api_port
+                )
+            })?;
         let kubeconfig = write_kubeconfig(config, &pki, node_ip)?;
         Ok(Self { service, kubeconfig, ready, listener, tls, renewal })
     }
 
     /// A client of the server in this process under the name of a component (`system:kube-scheduler`).
     pub fn component(&self, name: &str) -> Client {
-        Client::in_process(self.service.clone(), UserInfo::component(name)).named(name.trim_start_matches("system:"))
+        Client::in_process(self.service.clone(), UserInfo::component(name))
+            .named(name.trim_start_matches("system:"))
     }
 
     /// A client that may do anything: for what the server itself has to make.
@@ -121,7 +146,9 @@ impl ControlPlane {
                 tokio::time::sleep(renewal_interval()).await;
                 match renewal.tls() {
                     Ok(config) => tls.store(Arc::new(config)),
-                    Err(error) => tracing::error!(error = format!("{error:#}"), "the certificate cannot be renewed"),
+                    Err(error) => {
+                        tracing::error!(error = format!("{error:#}"), "the certificate cannot be renewed")
+                    }
                 }
             }
         };
@@ -140,13 +167,36 @@ fn open_store(config: &Config) -> Result<Arc<dyn store::Store>> {
             let options = store::embedded::Options::default();
             Ok(store::embedded::Embedded::open(&dir.join("data.redb"), options)?)
         }
-        StoreChoice::Etcd { .. } => bail!("--store etcd is not there yet in version {}", env!("CARGO_PKG_VERSION")),
+        StoreChoice::Etcd { .. } => {
+            bail!("--store etcd is not there yet in version {}", env!("CARGO_PKG_VERSION"))
+        }
     }
+}
+
+/// Tokens of service accounts (signed with a key of this cluster) and bootstrap tokens.
+fn tokens(config: &Config, pki: &Pki, lookup: Arc<dyn Lookup>) -> Result<Tokens> {
+    let keys = Keys::from_pem(&pki.service_account_key()?.serialize_pem(), "")?;
+    let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+    let options = service_account::Options {
+        issuers: vec![issuer.clone()],
+        audiences: vec![issuer],
+        seconds_max: None,
+        extends: true,
+    };
+    let accounts = Arc::new(ServiceAccounts::new(keys, options, lookup.clone()));
+    Ok(Tokens { file: FileTokens::parse("")?, accounts, lookup })
 }
 
 fn renewal(config: &Config, pki: Arc<Pki>, node_ip: Ipv4Addr) -> Renewal {
     let service = format!("kubernetes.default.svc.{}", config.cluster_domain);
-    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", &service, &config.node_name];
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        &service,
+        &config.node_name,
+    ];
     let addresses = [Ipv4Addr::LOCALHOST, node_ip, config.service_cidr.address(1)];
     Renewal {
         pki,

@@ -4,8 +4,10 @@ mod address;
 mod bootstrap;
 mod cli;
 mod config;
+mod control_plane;
 mod instance;
 mod kubeconfig;
+mod late;
 mod log;
 mod pki;
 

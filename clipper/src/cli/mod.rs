@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 usage, 3 another instance owns the data directory.
 
 mod down;
+mod up;
 
 use crate::config::Flags;
 use crate::instance::InstanceError;
@@ -81,7 +82,9 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Up(up) => resolve(&up.flags).and_then(|_| {
             Err(Failure::Missing(if up.demo { "up --demo".to_owned() } else { "up".to_owned() }))
         }),
-        Command::Server(flags) => resolve(flags).and_then(|_| Err(Failure::Missing("server".to_owned()))),
+        Command::Server(flags) => {
+            resolve(flags).and_then(|config| up::server(&config).map_err(Failure::from))
+        }
         Command::Agent(flags) => resolve(flags).and_then(|_| Err(Failure::Missing("agent".to_owned()))),
         Command::Down(down) => down::run(down).map_err(Failure::from),
         Command::Image(rest) => missing("image", rest),

@@ -1,10 +1,10 @@
 //! `clipper up` and `clipper server`: settings, keys, parts; then wait for the signal to stop.
 
+use crate::address;
 use crate::config::Config;
 use crate::control_plane::ControlPlane;
 use crate::instance::Instance;
 use crate::pki::Pki;
-use crate::address;
 use anyhow::{Context as _, Result};
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) fn server(config: &Config) -> Result<()> {
     let began = Instant::now();
     let _instance = Instance::claim(&config.data_dir)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(run_server(config, began))
 }
 
