@@ -73,11 +73,7 @@ const SCENARIOS: &[Scenario] = &[
         part: Part::Server,
         steps: &[
             step("create configmap one --from-literal=a=1 --from-literal=b=2", &["configmap/one created"]),
-            fails(
-                "create configmap one --from-literal=a=1",
-                "",
-                &["configmaps \"one\" already exists"],
-            ),
+            fails("create configmap one --from-literal=a=1", "", &["configmaps \"one\" already exists"]),
             step("get configmap one -o jsonpath={.data.a}{.data.b}", &["12"]),
             step("get configmap one", &["NAME", "DATA", "AGE", "one", "2"]),
             step("label configmap one tier=front", &["configmap/one labeled"]),
