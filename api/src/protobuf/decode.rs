@@ -109,16 +109,17 @@ pub(crate) fn float(value: f64) -> Value {
     Number::from_f64(value).map_or(Value::Null, Value::Number)
 }
 
-/// Whether Go's `omitempty` leaves a value out (of a field that is not a pointer).
-pub(crate) fn is_empty(value: &Value) -> bool {
+/// Whether Go's `omitempty` leaves a value out (of a field that is not a pointer). A struct is never empty for Go, also
+/// where its JSON is a number; an empty map is, and is left out by whoever knows that it is one.
+pub(crate) fn is_empty(kind: Kind, value: &Value) -> bool {
     match value {
         Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(_) => false,
+        _ if matches!(kind, Kind::Type(_)) => false,
         Value::Bool(value) => !value,
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        // A struct is never empty for Go; an empty map is, and is left out by whoever knows that it is one.
-        Value::Object(_) => false,
     }
 }
 
@@ -222,7 +223,7 @@ impl<'s> Decoder<'s> {
                 let value = self.scalar(field, wire, depth)?;
                 let empty_struct = || matches!(&value, Value::Object(members) if members.is_empty());
                 let dropped = value.is_null()
-                    || !field.pointer && field.omit_empty && is_empty(&value)
+                    || !field.pointer && field.omit_empty && is_empty(field.kind, &value)
                     || field.omit_zero && empty_struct();
                 if !dropped {
                     object.insert(field.name.to_owned(), value);
