@@ -7,6 +7,8 @@
 mod decode;
 mod encode;
 
+pub(crate) use decode::{float, is_empty};
+
 use crate::schema::{Schema, Shape, TypeId};
 use serde_json::Value;
 use std::borrow::Cow;

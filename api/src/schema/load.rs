@@ -62,6 +62,8 @@ fn names(types: &[Type], index: usize) -> Vec<(&'static str, u16)> {
         }
     }
     found.sort_unstable();
+    // The decoder keeps the names it has seen in 128 bits.
+    assert!(found.len() <= 128, "a type has too many fields");
     found
 }
 

@@ -218,12 +218,12 @@ impl Schema {
     }
 
     /// Like [`Schema::field`], telling `through` about every inlined type on the way.
-    pub fn field_through(
-        &self,
+    pub fn field_through<'s>(
+        &'s self,
         mut id: TypeId,
         name: &str,
-        mut through: impl FnMut(&Type),
-    ) -> Option<&Field> {
+        mut through: impl FnMut(&'s Type),
+    ) -> Option<&'s Field> {
         loop {
             let own = self.get(id);
             let index = own.names.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
@@ -236,6 +236,22 @@ impl Schema {
                 _ => return Some(field),
             }
         }
+    }
+
+    /// Where a JSON name is among the names of a type, below 128.
+    pub(crate) fn position(&self, id: TypeId, name: &str) -> Option<usize> {
+        self.get(id).names.binary_search_by(|(known, _)| (*known).cmp(name)).ok()
+    }
+
+    /// The field at a position, telling `through` about every inlined type on the way.
+    pub(crate) fn at_position<'s>(
+        &'s self,
+        id: TypeId,
+        position: usize,
+        through: impl FnMut(&'s Type),
+    ) -> Option<&'s Field> {
+        let (name, _) = self.get(id).names.get(position)?;
+        self.field_through(id, name, through)
     }
 
     /// All fields as JSON shows them: inlined ones in place, sorted by name.
