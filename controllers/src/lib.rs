@@ -8,6 +8,7 @@ mod deployment;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
+mod garbage_collector;
 mod namespace;
 mod number;
 mod owner;
@@ -56,5 +57,6 @@ pub fn all(caches: &Caches, options: &Options) -> Vec<Controller> {
 /// Runs every loop until `shutdown`, then finishes what is being reconciled.
 pub async fn run(context: &Context, options: &Options, shutdown: CancellationToken) {
     let loops = all(&context.caches, options).into_iter();
-    futures::future::join_all(loops.map(|controller| controller.run(context, shutdown.clone()))).await;
+    let loops = futures::future::join_all(loops.map(|controller| controller.run(context, shutdown.clone())));
+    futures::future::join(loops, garbage_collector::run(context, shutdown.clone())).await;
 }
