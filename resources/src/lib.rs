@@ -9,6 +9,7 @@ mod admissionregistration;
 mod apps;
 mod autoscaling;
 mod batch;
+pub mod bootstrap;
 mod cells;
 mod certificates;
 mod coordination;
