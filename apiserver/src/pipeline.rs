@@ -314,7 +314,7 @@ impl Course {
     fn check_scope(&self, entry: &Entry) -> Result<(), Status> {
         let resource = &entry.resource;
         let target = &self.target;
-        let about_itself = target.resource == "namespaces" && target.group.is_empty();
+        let about_itself = target.resource == "namespaces" && target.name == target.namespace;
         let fits = match resource.is_namespaced() {
             true => !target.namespace.is_empty() || !target.has_name,
             false => target.namespace.is_empty() || about_itself,
