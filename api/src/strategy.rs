@@ -200,6 +200,10 @@ pub trait DynStrategy: Send + Sync {
     fn to_stored(&self, _object: &mut Value) -> Result<(), Status> {
         Ok(())
     }
+    /// The `openAPIV3Schema` that users gave a kind that is not in the published schema table, for OpenAPI documents.
+    fn published_schema(&self) -> Option<&Value> {
+        None
+    }
 }
 
 /// Rules of a kind that has none beyond its schema.

@@ -80,6 +80,9 @@ impl Handler for Health {
     }
 }
 
+/// The version of the API that is served, and of this program.
+pub const GIT_VERSION: &str = concat!("v1.37.2+clipper.", env!("CARGO_PKG_VERSION"));
+
 /// What `/version` says. `major` and `minor` are those of the API that is served.
 #[derive(Clone, Debug)]
 pub struct Version {

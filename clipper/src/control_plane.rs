@@ -73,7 +73,6 @@ impl ControlPlane {
         let health = |endpoint| -> Arc<dyn Handler> { Arc::new(Health::new(endpoint)) };
         let readyz = Health::new("readyz").flag("poststarthook/bootstrap", ready.clone());
         let discovery: Arc<dyn Handler> = Arc::new(Discovery::default());
-        let openapi = OpenApi { version: format!("v{KUBERNETES_VERSION}") };
         let version = Version {
             major: "1",
             minor: "37",
@@ -94,7 +93,7 @@ impl ControlPlane {
             .path("/healthz", health("healthz"))
             .path("/livez", health("livez"))
             .path("/readyz", Arc::new(readyz))
-            .path("/openapi", Arc::new(openapi))
+            .path("/openapi", Arc::new(OpenApi::default()))
             .path("/version", Arc::new(version))
             .build()
             .await

@@ -1,77 +1,176 @@
-//! What types and fields mean, in upstream's words, from the descriptions that `k8s-openapi` carries.
+//! What fields are for, in upstream's words: k8s-openapi carries them (`kubectl explain` shows them).
+//!
+//! They are asked for type by type while a document is made, and forgotten with it.
 
-use k8s_openapi::api as k;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
-use schemars::SchemaGenerator;
-use serde_json::{Map, Value};
+use ::api::schema::Schema;
+use k8s_openapi::{api, apiextensions_apiserver, apimachinery, kube_aggregator};
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::{JsonSchema, Schema as JsonSchemaOf};
+use std::collections::HashMap;
 
-/// Schemas of all published types by name.
-pub(super) struct Descriptions(Map<String, Value>);
+/// A type by its published name, and what adds it and all it refers to.
+type Root = (fn() -> std::borrow::Cow<'static, str>, fn(&mut SchemaGenerator) -> JsonSchemaOf);
 
-/// Asks the generator for every kind; types that they use come along.
-macro_rules! kinds {
-    ($generator:ident: $($kind:ty),+ $(,)?) => { $( let _ = $generator.subschema_for::<$kind>(); )+ };
+macro_rules! roots {
+    ($($kind:ty,)*) => {
+        &[$((<$kind as JsonSchema>::schema_name, SchemaGenerator::subschema_for::<$kind>)),*]
+    };
+}
+
+/// Every kind of a published version. Lists are not here: they all read the same.
+const ROOTS: &[Root] = roots![
+    api::admissionregistration::v1::MutatingAdmissionPolicy,
+    api::admissionregistration::v1::MutatingAdmissionPolicyBinding,
+    api::admissionregistration::v1::MutatingWebhookConfiguration,
+    api::admissionregistration::v1::ValidatingAdmissionPolicy,
+    api::admissionregistration::v1::ValidatingAdmissionPolicyBinding,
+    api::admissionregistration::v1::ValidatingWebhookConfiguration,
+    api::apps::v1::ControllerRevision,
+    api::apps::v1::DaemonSet,
+    api::apps::v1::Deployment,
+    api::apps::v1::ReplicaSet,
+    api::apps::v1::StatefulSet,
+    api::authentication::v1::SelfSubjectReview,
+    api::authentication::v1::TokenRequest,
+    api::authentication::v1::TokenReview,
+    api::authorization::v1::LocalSubjectAccessReview,
+    api::authorization::v1::SelfSubjectAccessReview,
+    api::authorization::v1::SelfSubjectRulesReview,
+    api::authorization::v1::SubjectAccessReview,
+    api::autoscaling::v1::HorizontalPodAutoscaler,
+    api::autoscaling::v1::Scale,
+    api::autoscaling::v2::HorizontalPodAutoscaler,
+    api::batch::v1::CronJob,
+    api::batch::v1::Job,
+    api::certificates::v1::CertificateSigningRequest,
+    api::certificates::v1::ClusterTrustBundle,
+    api::certificates::v1::PodCertificateRequest,
+    api::coordination::v1::Lease,
+    api::core::v1::Binding,
+    api::core::v1::ComponentStatus,
+    api::core::v1::ConfigMap,
+    api::core::v1::Endpoints,
+    api::core::v1::Event,
+    api::core::v1::LimitRange,
+    api::core::v1::Namespace,
+    api::core::v1::Node,
+    api::core::v1::PersistentVolume,
+    api::core::v1::PersistentVolumeClaim,
+    api::core::v1::Pod,
+    api::core::v1::PodTemplate,
+    api::core::v1::ReplicationController,
+    api::core::v1::ResourceQuota,
+    api::core::v1::Secret,
+    api::core::v1::Service,
+    api::core::v1::ServiceAccount,
+    api::discovery::v1::EndpointSlice,
+    api::events::v1::Event,
+    api::flowcontrol::v1::FlowSchema,
+    api::flowcontrol::v1::PriorityLevelConfiguration,
+    api::networking::v1::IPAddress,
+    api::networking::v1::Ingress,
+    api::networking::v1::IngressClass,
+    api::networking::v1::NetworkPolicy,
+    api::networking::v1::ServiceCIDR,
+    api::node::v1::RuntimeClass,
+    api::policy::v1::Eviction,
+    api::policy::v1::PodDisruptionBudget,
+    api::rbac::v1::ClusterRole,
+    api::rbac::v1::ClusterRoleBinding,
+    api::rbac::v1::Role,
+    api::rbac::v1::RoleBinding,
+    api::resource::v1::DeviceClass,
+    api::resource::v1::DeviceTaintRule,
+    api::resource::v1::ResourceClaim,
+    api::resource::v1::ResourceClaimTemplate,
+    api::resource::v1::ResourceSlice,
+    api::scheduling::v1::PriorityClass,
+    api::storage::v1::CSIDriver,
+    api::storage::v1::CSINode,
+    api::storage::v1::CSIStorageCapacity,
+    api::storage::v1::StorageClass,
+    api::storage::v1::VolumeAttachment,
+    api::storage::v1::VolumeAttributesClass,
+    api::storagemigration::v1::StorageVersionMigration,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    kube_aggregator::pkg::apis::apiregistration::v1::APIService,
+    apimachinery::pkg::apis::meta::v1::DeleteOptions,
+    apimachinery::pkg::apis::meta::v1::Status,
+];
+
+/// Descriptions of the types that were asked for.
+pub(super) struct Descriptions {
+    roots: HashMap<std::borrow::Cow<'static, str>, &'static Root>,
+    generator: SchemaGenerator,
 }
 
 impl Descriptions {
-    /// Collects them all: a few milliseconds.
-    pub(super) fn collect() -> Self {
-        let mut generator = SchemaGenerator::default();
-        core(&mut generator);
-        workloads(&mut generator);
-        cluster(&mut generator);
-        Self(generator.take_definitions(false))
+    pub(super) fn new() -> Self {
+        let mut settings = SchemaSettings::openapi3();
+        settings.definitions_path = "/definitions".into();
+        let roots = ROOTS.iter().map(|root| ((root.0)(), root)).collect();
+        Self { roots, generator: settings.into_generator() }
     }
 
-    pub(super) fn of_type(&self, type_name: &str) -> Option<&str> {
-        self.0.get(type_name)?.get("description")?.as_str()
+    /// Makes the descriptions of a kind, and of every type it refers to, known.
+    pub(super) fn add(&mut self, root: &str) {
+        if let Some((_, add)) = self.roots.get(root) {
+            add(&mut self.generator);
+        }
     }
 
-    pub(super) fn of_field(&self, type_name: &str, field: &str) -> Option<&str> {
-        self.0.get(type_name)?.get("properties")?.get(field)?.get("description")?.as_str()
+    /// What a type is for.
+    pub(super) fn of_type(&self, name: &str) -> Option<String> {
+        if let Some(text) = self.generator.definitions().get(name)?.get("description") {
+            return text.as_str().map(str::to_owned);
+        }
+        None
+    }
+
+    /// What a field is for.
+    pub(super) fn of_field(&self, type_name: &str, field: &str) -> Option<String> {
+        let definition = self.generator.definitions().get(type_name)?;
+        let property = definition.get("properties")?.get(field)?;
+        // A reference with a description is wrapped.
+        let text = property.get("description").or_else(|| property.pointer("/allOf/0/description"));
+        text?.as_str().map(str::to_owned)
     }
 }
 
-fn core(generator: &mut SchemaGenerator) {
-    kinds!(generator:
-        k::core::v1::Binding, k::core::v1::ComponentStatus, k::core::v1::ConfigMap, k::core::v1::Endpoints,
-        k::core::v1::Event, k::core::v1::LimitRange, k::core::v1::Namespace, k::core::v1::Node,
-        k::core::v1::PersistentVolume, k::core::v1::PersistentVolumeClaim, k::core::v1::Pod, k::core::v1::PodTemplate,
-        k::core::v1::ReplicationController, k::core::v1::ResourceQuota, k::core::v1::Secret, k::core::v1::Service,
-        k::core::v1::ServiceAccount, meta::DeleteOptions, meta::Status, meta::APIResourceList,
-        meta::APIGroupList, meta::APIGroup, meta::APIVersions, meta::Patch,
-    );
+/// What the fields of every list are for.
+pub(super) fn of_list(field: &str, kind: &str) -> Option<String> {
+    match field {
+        "items" => Some(format!("The objects of kind {kind}.")),
+        "metadata" => Some("Standard list metadata.".to_owned()),
+        "kind" => Some("The kind of the list, in CamelCase.".to_owned()),
+        "apiVersion" => Some("The version of the schema that the list follows.".to_owned()),
+        _ => None,
+    }
 }
 
-fn workloads(generator: &mut SchemaGenerator) {
-    kinds!(generator:
-        k::apps::v1::ControllerRevision, k::apps::v1::DaemonSet, k::apps::v1::Deployment, k::apps::v1::ReplicaSet,
-        k::apps::v1::StatefulSet, k::autoscaling::v1::HorizontalPodAutoscaler, k::autoscaling::v1::Scale,
-        k::autoscaling::v2::HorizontalPodAutoscaler, k::batch::v1::CronJob, k::batch::v1::Job,
-        k::policy::v1::Eviction, k::policy::v1::PodDisruptionBudget, k::scheduling::v1::PriorityClass,
-        k::networking::v1::Ingress, k::networking::v1::IngressClass, k::networking::v1::NetworkPolicy,
-        k::networking::v1::IPAddress, k::networking::v1::ServiceCIDR, k::discovery::v1::EndpointSlice,
-        k::events::v1::Event, k::coordination::v1::Lease, k::node::v1::RuntimeClass,
-    );
+/// What a list is, where a type is one.
+pub(super) fn list_of(schema: &Schema, name: &str) -> Option<String> {
+    let kind = name.rsplit('.').next()?.strip_suffix("List")?;
+    let id = schema.named(name)?;
+    schema.field(id, "items").map(|_| kind.to_owned())
 }
 
-fn cluster(generator: &mut SchemaGenerator) {
-    kinds!(generator:
-        k::rbac::v1::ClusterRole, k::rbac::v1::ClusterRoleBinding, k::rbac::v1::Role, k::rbac::v1::RoleBinding,
-        k::authentication::v1::SelfSubjectReview, k::authentication::v1::TokenRequest,
-        k::authentication::v1::TokenReview, k::authorization::v1::LocalSubjectAccessReview,
-        k::authorization::v1::SelfSubjectAccessReview, k::authorization::v1::SelfSubjectRulesReview,
-        k::authorization::v1::SubjectAccessReview, k::certificates::v1::CertificateSigningRequest,
-        k::storage::v1::CSIDriver, k::storage::v1::CSINode, k::storage::v1::CSIStorageCapacity,
-        k::storage::v1::StorageClass, k::storage::v1::VolumeAttachment, k::storage::v1::VolumeAttributesClass,
-        k::flowcontrol::v1::FlowSchema, k::flowcontrol::v1::PriorityLevelConfiguration,
-        k::admissionregistration::v1::MutatingWebhookConfiguration,
-        k::admissionregistration::v1::ValidatingWebhookConfiguration,
-        k::admissionregistration::v1::ValidatingAdmissionPolicy,
-        k::admissionregistration::v1::ValidatingAdmissionPolicyBinding,
-        k::resource::v1::DeviceClass, k::resource::v1::ResourceClaim, k::resource::v1::ResourceClaimTemplate,
-        k::resource::v1::ResourceSlice, apiextensions::CustomResourceDefinition, apiregistration::APIService,
-    );
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_described() {
+        let mut descriptions = Descriptions::new();
+        descriptions.add("io.k8s.api.core.v1.Pod");
+        let check = |name: &str, field: &str, expect: &str| {
+            let text = descriptions.of_field(name, field).unwrap_or_default();
+            assert!(text.contains(expect), "{name} {field}: {text}");
+        };
+        check("io.k8s.api.core.v1.PodSpec", "nodeName", "node");
+        check("io.k8s.api.core.v1.Pod", "spec", "Specification of the desired behavior of the pod");
+        check("io.k8s.api.core.v1.Container", "image", "Container image name");
+        assert!(descriptions.of_type("io.k8s.api.core.v1.Volume").is_some());
+        assert!(descriptions.of_type("io.k8s.api.apps.v1.Deployment").is_none());
+    }
 }
