@@ -159,7 +159,9 @@ pub fn uncovered<'a>(held: impl Iterator<Item = &'a Rule> + Clone, wanted: &[Rul
 
 /// Joins atoms that differ in nothing but their verb, and names them in upstream's order.
 pub fn describe(missing: &[Rule]) -> Vec<String> {
-    let mut joined: BTreeMap<(&[String], &[String], &[String]), Vec<String>> = BTreeMap::new();
+    /// Groups, resources and names of rules that differ in nothing but their verb.
+    type Same<'a> = (&'a [String], &'a [String], &'a [String]);
+    let mut joined: BTreeMap<Same<'_>, Vec<String>> = BTreeMap::new();
     let mut texts: BTreeSet<String> = BTreeSet::new();
     for rule in missing {
         match rule.paths.is_empty() {
