@@ -10,6 +10,8 @@ pub enum FieldErrorKind {
     Required,
     /// The value is not allowed.
     Invalid,
+    /// Like `Invalid`, where upstream shows no value (`field.OmitValueType`).
+    Omitted,
     /// The value is none of the listed ones.
     NotSupported(Vec<String>),
     /// The field may not be set (or changed) here.
@@ -33,7 +35,7 @@ impl FieldErrorKind {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Required => "FieldValueRequired",
-            Self::Invalid => "FieldValueInvalid",
+            Self::Invalid | Self::Omitted => "FieldValueInvalid",
             Self::NotSupported(_) => "FieldValueNotSupported",
             Self::Forbidden => "FieldValueForbidden",
             Self::Duplicate => "FieldValueDuplicate",
@@ -64,7 +66,9 @@ impl FieldError {
     pub fn body(&self) -> String {
         let title = match &self.kind {
             FieldErrorKind::Required => "Required value",
-            FieldErrorKind::Invalid | FieldErrorKind::TypeInvalid => "Invalid value",
+            FieldErrorKind::Invalid | FieldErrorKind::Omitted | FieldErrorKind::TypeInvalid => {
+                "Invalid value"
+            }
             FieldErrorKind::NotSupported(_) => "Unsupported value",
             FieldErrorKind::Forbidden => "Forbidden",
             FieldErrorKind::Duplicate => "Duplicate value",
@@ -77,6 +81,7 @@ impl FieldError {
             self.kind,
             FieldErrorKind::Required
                 | FieldErrorKind::Forbidden
+                | FieldErrorKind::Omitted
                 | FieldErrorKind::TooLong(_)
                 | FieldErrorKind::Internal
         );

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod age;
+pub mod cron;
 pub mod decode;
 pub mod errors;
 pub mod lookup;

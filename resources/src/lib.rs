@@ -26,6 +26,7 @@ mod storage;
 #[cfg(test)]
 mod testing;
 mod thin;
+mod workload;
 
 use api::resource::{Column, Field, Resource, Verbs};
 use serde_json::Value;

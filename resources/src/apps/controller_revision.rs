@@ -1,15 +1,21 @@
-//! `ControllerRevision`. Upstream: `pkg/registry/apps/controllerrevision`.
+//! `ControllerRevision`. Upstream: `pkg/registry/apps/controllerrevision`, `ValidateControllerRevision*`.
 
 use crate::cells::{NONE, list};
+use api::names::check_not_negative;
 use api::resource::{Column, Resource, Scope};
+use api::strategy::Typed;
+use api::{FieldErrors, Strategy};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use serde_json::Value;
 
 pub(crate) fn resource() -> Resource {
-    Resource::new("apps", "v1", "ControllerRevision", "controllerrevisions", Scope::Namespaced).columns(vec![
-        Column::computed("Controller", |o, _| controller(o).into()),
-        Column::or("Revision", "/revision", 0),
-        Column::age(),
-    ])
+    Resource::new("apps", "v1", "ControllerRevision", "controllerrevisions", Scope::Namespaced)
+        .columns(vec![
+            Column::computed("Controller", |o, _| controller(o).into()),
+            Column::or("Revision", "/revision", 0),
+            Column::age(),
+        ])
+        .rules(Typed(Rules))
 }
 
 /// The managing controller as `kind.group/name`.
@@ -24,5 +30,27 @@ fn controller(revision: &Value) -> String {
     match group {
         "" => format!("{kind}/{name}"),
         group => format!("{kind}.{}/{name}", group.to_lowercase()),
+    }
+}
+
+struct Rules;
+
+impl Strategy for Rules {
+    type Kind = ControllerRevision;
+
+    fn validate(&self, own: &ControllerRevision, errors: &mut FieldErrors) {
+        check_not_negative(errors, "revision", own.revision.unwrap_or(0));
+    }
+
+    fn validate_create(&self, own: &ControllerRevision, errors: &mut FieldErrors) {
+        match &own.data.0 {
+            Value::Null => errors.required("data", "data is mandatory"),
+            Value::Object(_) => {}
+            _ => errors.required("data", "data must be a valid JSON object"),
+        }
+    }
+
+    fn validate_update(&self, new: &ControllerRevision, old: &ControllerRevision, errors: &mut FieldErrors) {
+        errors.immutable("data", &new.data, &old.data);
     }
 }
