@@ -10,21 +10,29 @@
 // Until the server lands some readers of the pure parts are missing.
 #![allow(dead_code)]
 
+mod admission;
 mod amount;
 mod back_off;
+mod container_spec;
+mod context;
 mod downward;
 mod env;
 mod files;
+mod hook;
+mod image;
+mod log_file;
 mod network;
 mod objects;
 mod observed;
 mod options;
 mod plan;
 mod probe;
+mod resize;
 mod resources;
 mod spec;
 mod status;
 mod volume;
+mod worker;
 
 pub use network::{Attached, HostPort, NetworkError, PodAttachment, PodNetwork};
 pub use options::{EvictionThresholds, NodeOptions, ServerOptions, Taint};

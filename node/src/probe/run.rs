@@ -43,7 +43,7 @@ pub(crate) struct ProbeNews {
 /// The probes of one instance. They end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct ProbeHandle {
-    tasks: Vec<AbortHandle>,
+    tasks: Vec<(ProbeKind, AbortHandle)>,
     started: watch::Sender<bool>,
     hurry: watch::Sender<u64>,
 }
@@ -58,9 +58,22 @@ impl ProbeHandle {
     }
 }
 
+impl ProbeHandle {
+    /// Ends the probes that do not matter to a container that is to end anyway.
+    pub(crate) fn keep_readiness(&mut self) {
+        self.tasks.retain(|(kind, task)| {
+            let keep = *kind == ProbeKind::Readiness;
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+    }
+}
+
 impl Drop for ProbeHandle {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for (_, task) in &self.tasks {
             task.abort();
         }
     }
@@ -76,10 +89,10 @@ pub(crate) fn start(
     let started = watch::Sender::new(started);
     let hurry = watch::Sender::new(0);
     let kinds = ProbeKind::ALL.into_iter().filter(|kind| kind.of(&target.container.spec).is_some());
-    let tasks: Vec<AbortHandle> = kinds
+    let tasks: Vec<(ProbeKind, AbortHandle)> = kinds
         .map(|kind| {
             let task = run(target.clone(), kind, started.subscribe(), hurry.subscribe(), news.clone());
-            tokio::spawn(task).abort_handle()
+            (kind, tokio::spawn(task).abort_handle())
         })
         .collect();
     (!tasks.is_empty()).then_some(ProbeHandle { tasks, started, hurry })

@@ -227,6 +227,21 @@ pub(crate) fn shows_pod(def: &PodDef) -> bool {
     def.volumes().iter().any(|volume| type_of(volume).is_ok_and(|type_| type_.shows_pod(volume)))
 }
 
+/// The largest file that is read out of a volume for a variable.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Reads a file of a volume. Links do not lead out of the volume.
+pub(crate) fn read_inside(root: &Path, path: &str) -> std::io::Result<String> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+    use std::io::Read;
+    let root = rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(&root, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), inside)?;
+    let mut text = String::new();
+    std::fs::File::from(file).take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Removes everything of a pod: mounts first, then its directories on disk and in memory. May be repeated.
 pub(crate) fn unmount_all(directories: &Directories, uid: &str) -> Result<(), VolumeError> {
     let pod = directories.pod(uid);
