@@ -67,7 +67,10 @@ pub(crate) fn admit(def: &PodDef, place: &Place<'_>, others: &(Totals, usize)) -
     let no = |reason: &str, message: String| Err(Verdict { reason: reason.to_owned(), message });
     if let Some(os) = def.spec().os.as_ref().filter(|os| os.name != "linux") {
         let _ = os;
-        return no("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".to_owned());
+        return no(
+            "PodOSNotSupported",
+            "Failed to admit pod as the OS field doesn't match node OS".to_owned(),
+        );
     }
     let selector = def.spec().node_selector.as_ref();
     if let Some(os) = selector.and_then(|selector| selector.get("kubernetes.io/os")) {
@@ -88,9 +91,13 @@ pub(crate) fn admit(def: &PodDef, place: &Place<'_>, others: &(Totals, usize)) -
         return no("NodeAffinity", text.to_owned());
     }
     let tolerations = def.spec().tolerations.as_deref().unwrap_or_default();
-    let unbearable = |taint: &&Taint| taint.effect == "NoExecute" && !tolerations.iter().any(|own| tolerates(own, taint));
+    let unbearable =
+        |taint: &&Taint| taint.effect == "NoExecute" && !tolerations.iter().any(|own| tolerates(own, taint));
     if place.taints.iter().any(|taint| unbearable(&taint)) {
-        return no("TaintToleration", "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate".to_owned());
+        return no(
+            "TaintToleration",
+            "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate".to_owned(),
+        );
     }
     Ok(())
 }
@@ -165,7 +172,9 @@ fn matches_term(term: &NodeSelectorTerm, place: &Place<'_>) -> bool {
         return false;
     }
     labels.iter().all(|one| matches_requirement(one, place.labels.get(&one.key).map(String::as_str)))
-        && fields.iter().all(|one| matches_requirement(one, (one.key == "metadata.name").then_some(place.name)))
+        && fields
+            .iter()
+            .all(|one| matches_requirement(one, (one.key == "metadata.name").then_some(place.name)))
 }
 
 fn matches_requirement(one: &NodeSelectorRequirement, value: Option<&str>) -> bool {
@@ -242,9 +251,16 @@ mod tests {
         check(json!({"tolerations": [{"key": "k", "value": "w"}]}), 0, 0, Some("TaintToleration"));
         check(json!({"tolerations": [{"operator": "Exists"}]}), 0, 0, None);
         check(json!({"tolerations": bears, "nodeSelector": {"zone": "b"}}), 0, 0, Some("NodeAffinity"));
-        check(json!({"tolerations": bears, "nodeSelector": {"kubernetes.io/os": "windows"}}), 0, 0, Some("PodOSSelectorNodeLabelDoesNotMatch"));
-        let affinity = |term: serde_json::Value| json!({"tolerations": bears, "affinity": {"nodeAffinity":
-            {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}});
+        check(
+            json!({"tolerations": bears, "nodeSelector": {"kubernetes.io/os": "windows"}}),
+            0,
+            0,
+            Some("PodOSSelectorNodeLabelDoesNotMatch"),
+        );
+        let affinity = |term: serde_json::Value| {
+            json!({"tolerations": bears, "affinity": {"nodeAffinity":
+            {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}})
+        };
         let label = |key: &str, operator: &str, values: serde_json::Value| {
             affinity(json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]}))
         };
@@ -253,7 +269,12 @@ mod tests {
         check(label("n", "Gt", json!(["4"])), 0, 0, None);
         check(label("n", "Lt", json!(["4"])), 0, 0, Some("NodeAffinity"));
         check(affinity(json!({})), 0, 0, Some("NodeAffinity"));
-        check(affinity(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["me"]}]})), 0, 0, None);
+        check(
+            affinity(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["me"]}]})),
+            0,
+            0,
+            None,
+        );
         let sysctl = |name: &str| json!({"tolerations": bears, "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
         check(sysctl("kernel.shm_rmid_forced"), 0, 0, None);
         check(sysctl("net/ipv4/tcp_syncookies"), 0, 0, None);

@@ -71,13 +71,16 @@ pub(crate) fn container(making: &Making<'_>) -> Result<ContainerSpec, String> {
     let privileged = own.privileged.unwrap_or(false);
     let pod_context = def.spec().security_context.clone().unwrap_or_default();
     let user = user(making, &own)?;
-    let to_groups = |list: Option<Vec<i64>>| list.unwrap_or_default().into_iter().filter_map(|group| u32::try_from(group).ok());
+    let to_groups = |list: Option<Vec<i64>>| {
+        list.unwrap_or_default().into_iter().filter_map(|group| u32::try_from(group).ok())
+    };
     let groups = pod_context.fs_group.and_then(|group| u32::try_from(group).ok()).into_iter();
     let (masked_paths, readonly_paths) = match own.proc_mount.as_deref() {
         Some("Unmasked") => (Some(Vec::new()), Some(Vec::new())),
         _ => (None, None),
     };
-    let expand = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand_with(text, env)).collect();
+    let expand =
+        |list: &Option<Vec<String>>| list.iter().flatten().map(|text| expand_with(text, env)).collect();
     let path = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
     Ok(ContainerSpec {
         image: making.image.image.id.clone(),
@@ -137,7 +140,9 @@ fn user(making: &Making<'_>, own: &SecurityContext) -> Result<User, String> {
         match (uid, image_name.parse::<u32>()) {
             (Some(0), _) => return Err(format!("container's runAsUser breaks non-root policy {whom}")),
             (Some(_), _) => {}
-            (None, Ok(0)) => return Err(format!("container has runAsNonRoot and image will run as root {whom}")),
+            (None, Ok(0)) => {
+                return Err(format!("container has runAsNonRoot and image will run as root {whom}"));
+            }
             (None, Ok(_)) => {}
             (None, Err(_)) if image_name.is_empty() => {
                 return Err(format!("container has runAsNonRoot and image will run as root {whom}"));
@@ -171,13 +176,18 @@ fn seccomp(
         return Ok(Seccomp::Unconfined);
     }
     let Some(profile) = own.seccomp_profile.as_ref().or(pod) else {
-        return Ok(if making.options.seccomp_default { Seccomp::RuntimeDefault } else { Seccomp::Unconfined });
+        return Ok(if making.options.seccomp_default {
+            Seccomp::RuntimeDefault
+        } else {
+            Seccomp::Unconfined
+        });
     };
     match profile.type_.as_str() {
         "RuntimeDefault" => Ok(Seccomp::RuntimeDefault),
         "Localhost" => {
             let name = profile.localhost_profile.as_deref().unwrap_or_default();
-            let plain = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+            let plain =
+                Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
             if name.is_empty() || !plain {
                 return Err("localhostProfile must be set if seccompProfile type is Localhost.".to_owned());
             }
@@ -198,7 +208,11 @@ fn mounts(making: &Making<'_>) -> Result<Vec<Mount>, String> {
         return Err(format!("volume \"{}\": block devices are not supported by this node", device.name));
     }
     let taken = |path: &str| list.iter().any(|mount| Path::new(&mount.mount_path) == Path::new(path));
-    let message = spec.termination_message_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(MESSAGE_PATH_DEFAULT);
+    let message = spec
+        .termination_message_path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or(MESSAGE_PATH_DEFAULT);
     let own = [
         ("/etc/hosts", &making.files.hosts),
         ("/etc/resolv.conf", &making.files.resolv_conf),
@@ -223,7 +237,10 @@ fn mounts(making: &Making<'_>) -> Result<Vec<Mount>, String> {
 fn volume_mount(making: &Making<'_>, mount: &VolumeMount) -> Result<Mount, String> {
     let name = &mount.name;
     let Some(volume) = making.volumes.get(name) else {
-        return Err(format!("cannot find volume \"{name}\" to mount into container \"{}\"", making.container.name()));
+        return Err(format!(
+            "cannot find volume \"{name}\" to mount into container \"{}\"",
+            making.container.name()
+        ));
     };
     let subpath = match (mount.sub_path_expr.as_deref(), mount.sub_path.as_deref()) {
         (Some(expression), _) if !expression.is_empty() => expand_strictly(expression, making.env)?,
@@ -314,7 +331,8 @@ pub(crate) fn sandbox(
     if network == Network::Host {
         labels.insert(label::HOST_NETWORK.to_owned(), "true".to_owned());
     }
-    let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
+    let sysctls =
+        spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
     SandboxSpec {
         hostname: files::node_name_in_pod(def, &options.cluster_domain),
         network,
@@ -355,7 +373,11 @@ mod tests {
     use crate::spec::tests::pod;
     use serde_json::json;
 
-    fn make(pod_spec: serde_json::Value, container_spec: serde_json::Value, image_user: &str) -> Result<ContainerSpec, String> {
+    fn make(
+        pod_spec: serde_json::Value,
+        container_spec: serde_json::Value,
+        image_user: &str,
+    ) -> Result<ContainerSpec, String> {
         let mut spec = pod_spec;
         let mut one = container_spec;
         one["name"] = json!("c");
@@ -379,8 +401,13 @@ mod tests {
     }
 
     fn check_user(pod: serde_json::Value, own: serde_json::Value, image: &str, expect: Result<User, &str>) {
-        let found = make(json!({"securityContext": pod}), json!({"securityContext": own}), image).map(|spec| spec.user);
-        assert_eq!(found, expect.map_err(|text| format!("{text} (pod: \"p_ns(u)\", container: c)")), "{pod} {own} {image}");
+        let found = make(json!({"securityContext": pod}), json!({"securityContext": own}), image)
+            .map(|spec| spec.user);
+        assert_eq!(
+            found,
+            expect.map_err(|text| format!("{text} (pod: \"p_ns(u)\", container: c)")),
+            "{pod} {own} {image}"
+        );
     }
 
     #[test]
@@ -392,13 +419,25 @@ mod tests {
         check_user(json!({"runAsGroup": 6}), json!({}), "9:9", ids(9, Some(6)));
         check_user(json!({"runAsGroup": 6}), json!({}), "web", Ok(User::Named("web:6".into())));
         check_user(json!({"runAsNonRoot": true}), json!({}), "9", Ok(User::Image));
-        check_user(json!({"runAsNonRoot": true}), json!({}), "", Err("container has runAsNonRoot and image will run as root"));
-        check_user(json!({"runAsNonRoot": true}), json!({"runAsUser": 0}), "9", Err("container's runAsUser breaks non-root policy"));
+        check_user(
+            json!({"runAsNonRoot": true}),
+            json!({}),
+            "",
+            Err("container has runAsNonRoot and image will run as root"),
+        );
+        check_user(
+            json!({"runAsNonRoot": true}),
+            json!({"runAsUser": 0}),
+            "9",
+            Err("container's runAsUser breaks non-root policy"),
+        );
         check_user(
             json!({"runAsNonRoot": true}),
             json!({}),
             "web",
-            Err("container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root"),
+            Err(
+                "container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root",
+            ),
         );
     }
 
@@ -419,16 +458,29 @@ mod tests {
     fn mounts_of_volumes_and_of_the_node() {
         let of = |mount: serde_json::Value| make(json!({}), json!({"volumeMounts": [mount]}), "");
         let spec = of(json!({"name": "v", "mountPath": "/x", "subPathExpr": "$(A)/b"})).unwrap();
-        let shown: Vec<_> = spec.mounts.iter().map(|mount| (mount.destination.to_str().unwrap(), mount.read_only)).collect();
+        let shown: Vec<_> =
+            spec.mounts.iter().map(|mount| (mount.destination.to_str().unwrap(), mount.read_only)).collect();
         assert_eq!(shown, [("/x", false), ("/etc/hosts", false), ("/dev/termination-log", false)]);
         assert_eq!(spec.mounts[0].subpath, Some("1/b".into()));
         assert!(of(json!({"name": "ro", "mountPath": "/x"})).unwrap().mounts[0].read_only);
         assert_eq!(of(json!({"name": "v", "mountPath": "/etc/hosts"})).unwrap().mounts.len(), 2);
         let error = |mount: serde_json::Value| of(mount).unwrap_err();
-        assert_eq!(error(json!({"name": "x", "mountPath": "/x"})), "cannot find volume \"x\" to mount into container \"c\"");
-        assert_eq!(error(json!({"name": "v", "mountPath": "/x", "subPathExpr": "$(B)"})), "missing value for \"B\"");
-        assert_eq!(error(json!({"name": "v", "mountPath": "/x", "subPath": "/a"})), "error SubPath `/a` must not be an absolute path");
-        assert_eq!(error(json!({"name": "v", "mountPath": "/x", "subPath": "a/../b"})), "unable to provision SubPath `a/../b`: must not contain '..'");
+        assert_eq!(
+            error(json!({"name": "x", "mountPath": "/x"})),
+            "cannot find volume \"x\" to mount into container \"c\""
+        );
+        assert_eq!(
+            error(json!({"name": "v", "mountPath": "/x", "subPathExpr": "$(B)"})),
+            "missing value for \"B\""
+        );
+        assert_eq!(
+            error(json!({"name": "v", "mountPath": "/x", "subPath": "/a"})),
+            "error SubPath `/a` must not be an absolute path"
+        );
+        assert_eq!(
+            error(json!({"name": "v", "mountPath": "/x", "subPath": "a/../b"})),
+            "unable to provision SubPath `a/../b`: must not contain '..'"
+        );
     }
 
     #[test]

@@ -30,7 +30,9 @@ pub(crate) async fn run(
                 String::from_utf8_lossy(&output.stderr),
                 String::from_utf8_lossy(&output.stdout)
             )),
-            Err(error) => Err(format!("Exec lifecycle hook ({shown}) {whom} - error: {error}, message: \"\"")),
+            Err(error) => {
+                Err(format!("Exec lifecycle hook ({shown}) {whom} - error: {error}, message: \"\""))
+            }
         };
     }
     if let Some(get) = &handler.http_get {
@@ -45,7 +47,10 @@ pub(crate) async fn run(
         return match answer {
             // A server that speaks plain HTTP where HTTPS was asked for still gets its call. Upstream: `isHTTPResponseError`.
             Err(_) if get.scheme.as_deref() == Some("HTTPS") => {
-                let plain = k8s_openapi::api::core::v1::HTTPGetAction { scheme: Some("HTTP".to_owned()), ..get.clone() };
+                let plain = k8s_openapi::api::core::v1::HTTPGetAction {
+                    scheme: Some("HTTP".to_owned()),
+                    ..get.clone()
+                };
                 check::follow(&plain, host, port, "lifecycle").await.map(|_| ()).map_err(failed)
             }
             other => other.map(|_| ()).map_err(failed),

@@ -22,14 +22,21 @@ pub(crate) struct Tried {
 }
 
 /// Brings the image of a container here, by its policy.
-pub(crate) async fn ensure(runtime: &dyn Runtime, def: &PodDef, container: &ContainerDef, objects: &dyn Objects) -> Tried {
+pub(crate) async fn ensure(
+    runtime: &dyn Runtime,
+    def: &PodDef,
+    container: &ContainerDef,
+    objects: &dyn Objects,
+) -> Tried {
     let name = container.image().to_owned();
     let policy = container.spec.image_pull_policy.clone().unwrap_or_else(|| default_policy(&name).to_owned());
     let mut events = Vec::new();
     let normal = match runtime::image::normalise(&name) {
         Ok(normal) => normal,
         Err(error) => {
-            let message = format!("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {error}");
+            let message = format!(
+                "Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {error}"
+            );
             events.push((true, "InspectFailed", message.clone()));
             return refused("InvalidImageName", message, events);
         }
@@ -37,7 +44,9 @@ pub(crate) async fn ensure(runtime: &dyn Runtime, def: &PodDef, container: &Cont
     if policy != "Always" {
         match runtime.image(&name).await {
             Ok(Some(image)) => {
-                let text = format!("Container image \"{name}\" already present on machine and can be accessed by the pod");
+                let text = format!(
+                    "Container image \"{name}\" already present on machine and can be accessed by the pod"
+                );
                 events.push((false, "Pulled", text));
                 return Tried { outcome: Ok(resolved(image, &normal)), events, failed_pull: false };
             }
@@ -56,7 +65,8 @@ pub(crate) async fn ensure(runtime: &dyn Runtime, def: &PodDef, container: &Cont
     }
     events.push((false, "Pulling", format!("Pulling image \"{name}\"")));
     let begun = Instant::now();
-    let request = PullRequest { reference: name.clone(), auth: credentials(def, &normal, objects), progress: None };
+    let request =
+        PullRequest { reference: name.clone(), auth: credentials(def, &normal, objects), progress: None };
     match runtime.pull_image(request).await {
         Ok(pulled) => {
             let took = go_milliseconds(begun.elapsed());
@@ -76,7 +86,8 @@ pub(crate) async fn ensure(runtime: &dyn Runtime, def: &PodDef, container: &Cont
             };
             // Upstream shows most failures of a registry as ErrImagePull.
             let reason = if reason == "RegistryUnavailable" { "ErrImagePull" } else { reason };
-            let tried = refused(reason, format!("failed to pull and unpack image \"{normal}\": {error}"), events);
+            let tried =
+                refused(reason, format!("failed to pull and unpack image \"{normal}\": {error}"), events);
             Tried { failed_pull: true, ..tried }
         }
     }
@@ -201,7 +212,12 @@ mod tests {
         assert_eq!(default_policy("busybox:1"), "IfNotPresent");
         assert_eq!(default_policy("busybox@sha256:0"), "IfNotPresent");
         assert_eq!(repository("a:5000/b:1@sha256:0"), "a:5000/b");
-        let image = Image { id: "sha256:1".into(), names: vec!["r/a:1".into(), "r/b:2".into()], digests: vec!["r/b@sha256:9".into()], ..Default::default() };
+        let image = Image {
+            id: "sha256:1".into(),
+            names: vec!["r/a:1".into(), "r/b:2".into()],
+            digests: vec!["r/b@sha256:9".into()],
+            ..Default::default()
+        };
         let shown = resolved(image.clone(), "r/b:2");
         assert_eq!((shown.name.as_str(), shown.digest.as_str()), ("r/b:2", "r/b@sha256:9"));
         assert_eq!(resolved(Image { digests: vec![], ..image }, "r/c:1").digest, "sha256:1");
@@ -209,14 +225,19 @@ mod tests {
 
     #[test]
     fn credentials_fit_by_registry_and_path() {
-        let check = |server: &str, image: &str, expect: bool| assert_eq!(fit(server, image).is_some(), expect, "{server} {image}");
+        let check = |server: &str, image: &str, expect: bool| {
+            assert_eq!(fit(server, image).is_some(), expect, "{server} {image}")
+        };
         check("https://index.docker.io/v1/", "docker.io/library/busybox:1", true);
         check("quay.io", "quay.io/a/b:1", true);
         check("quay.io/a", "quay.io/a/b:1", true);
         check("quay.io/c", "quay.io/a/b:1", false);
         check("*.example.com", "r.example.com/a:1", true);
         check("*.example.com", "r.x.example.com/a:1", false);
-        let auth = DockerAuth { auth: base64::engine::general_purpose::STANDARD.encode("u:p:w"), ..Default::default() };
+        let auth = DockerAuth {
+            auth: base64::engine::general_purpose::STANDARD.encode("u:p:w"),
+            ..Default::default()
+        };
         assert_eq!(basic(auth), Some(Auth::Basic { username: "u".into(), password: "p:w".into() }));
     }
 }

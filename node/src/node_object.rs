@@ -39,7 +39,8 @@ pub(crate) struct Pressure {
 
 /// Reads what the machine has.
 pub(crate) fn machine() -> Machine {
-    let cpus = std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(1));
+    let cpus =
+        std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(1));
     Machine { cpus, memory_bytes: memory_field("MemTotal").unwrap_or(0) }
 }
 
@@ -82,7 +83,10 @@ pub(crate) fn capacity(options: &NodeOptions, machine: Machine) -> ResourceList 
         list.insert("ephemeral-storage".to_owned(), amount::from_bytes(bytes));
     }
     for (kilobytes, pages) in huge_pages() {
-        list.insert(format!("hugepages-{}", amount::from_bytes(kilobytes * 1024).0), amount::from_bytes(kilobytes * 1024 * pages));
+        list.insert(
+            format!("hugepages-{}", amount::from_bytes(kilobytes * 1024).0),
+            amount::from_bytes(kilobytes * 1024 * pages),
+        );
     }
     list
 }
@@ -218,8 +222,11 @@ pub(crate) fn status(
 ) -> NodeStatus {
     let mut conditions = conditions(changing.pressure, changing.not_ready);
     for condition in &mut conditions {
-        let before = old.and_then(|old| old.conditions.iter().flatten().find(|own| own.type_ == condition.type_));
-        let since = before.filter(|own| own.status == condition.status).and_then(|own| own.last_transition_time.clone());
+        let before =
+            old.and_then(|old| old.conditions.iter().flatten().find(|own| own.type_ == condition.type_));
+        let since = before
+            .filter(|own| own.status == condition.status)
+            .and_then(|own| own.last_transition_time.clone());
         condition.last_transition_time = since.or_else(|| Some(time(now)));
         condition.last_heartbeat_time = Some(time(now));
     }
@@ -320,7 +327,11 @@ pub(crate) async fn register(node: &NodeContext, status: &NodeStatus) -> Result<
 ///
 /// # Errors
 /// What the API answered.
-pub(crate) async fn patch_status(node: &NodeContext, old: Option<&NodeStatus>, new: &NodeStatus) -> Result<Node, Status> {
+pub(crate) async fn patch_status(
+    node: &NodeContext,
+    old: Option<&NodeStatus>,
+    new: &NodeStatus,
+) -> Result<Node, Status> {
     let old = old.and_then(|old| serde_json::to_value(old).ok()).unwrap_or(Value::Null);
     let new = serde_json::to_value(new).map_err(Status::internal)?;
     let mut changes = serde_json::Map::new();
@@ -362,7 +373,11 @@ pub(crate) fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
 ///
 /// # Errors
 /// What the API answered; the caller tries again and gives no `last`.
-pub(crate) async fn renew_lease(node: &NodeContext, node_uid: Option<String>, last: Option<Lease>) -> Result<Lease, Status> {
+pub(crate) async fn renew_lease(
+    node: &NodeContext,
+    node_uid: Option<String>,
+    last: Option<Lease>,
+) -> Result<Lease, Status> {
     let leases = node.client.namespaced::<Lease>(LEASE_NAMESPACE);
     let name = &node.options.name;
     let last = match last {

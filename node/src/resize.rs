@@ -98,8 +98,16 @@ impl Resize {
     }
 
     /// What is asked for holds now in all control groups, or `error` says why not.
-    pub(crate) fn settled(&mut self, node: &NodeContext, def: &PodDef, error: Option<String>, now: Timestamp) {
-        let Some(generation) = self.find(IN_PROGRESS).map(|old| old.observed_generation.unwrap_or(0)) else { return };
+    pub(crate) fn settled(
+        &mut self,
+        node: &NodeContext,
+        def: &PodDef,
+        error: Option<String>,
+        now: Timestamp,
+    ) {
+        let Some(generation) = self.find(IN_PROGRESS).map(|old| old.observed_generation.unwrap_or(0)) else {
+            return;
+        };
         match error {
             Some(error) => {
                 self.set(IN_PROGRESS, Some("Error"), Some(error.clone()), generation, now);
@@ -122,7 +130,14 @@ impl Resize {
         self.conditions.iter().find(|condition| condition.type_ == type_)
     }
 
-    fn set(&mut self, type_: &str, reason: Option<&str>, message: Option<String>, generation: i64, now: Timestamp) {
+    fn set(
+        &mut self,
+        type_: &str,
+        reason: Option<&str>,
+        message: Option<String>,
+        generation: i64,
+        now: Timestamp,
+    ) {
         let since = self.find(type_).and_then(|old| old.last_transition_time.clone());
         self.conditions.retain(|condition| condition.type_ != type_);
         self.conditions.push(PodCondition {
@@ -155,7 +170,9 @@ impl Resize {
 
 /// What a pod asks for, by container.
 fn asked(def: &PodDef) -> BTreeMap<String, Option<ResourceRequirements>> {
-    let own = def.of(&[Kind::Init, Kind::Sidecar, Kind::Regular]).map(|container| (container.name().to_owned(), container.spec.resources.clone()));
+    let own = def
+        .of(&[Kind::Init, Kind::Sidecar, Kind::Regular])
+        .map(|container| (container.name().to_owned(), container.spec.resources.clone()));
     own.chain([(String::new(), def.spec().resources.clone())]).collect()
 }
 
@@ -165,7 +182,9 @@ fn message_infeasible(def: &PodDef, node: &NodeContext) -> String {
         if requested > capacity {
             let number = |amount: Amount| if name == "cpu" { amount.milli() } else { amount.value() };
             let (requested, capacity) = (number(requested), number(capacity));
-            return format!("Node didn't have enough capacity: {name}, requested: {requested}, capacity: {capacity}");
+            return format!(
+                "Node didn't have enough capacity: {name}, requested: {requested}, capacity: {capacity}"
+            );
         }
     }
     "Node didn't have enough capacity".to_owned()

@@ -204,7 +204,7 @@ async fn request(uri: &Uri, get: &HTTPGetAction, agent: &str) -> Result<Answer, 
         .map_err(|error| format!("dial tcp {}: {}", join(host, port), dial_error(&error)))?;
     let _ = stream.set_zero_linger();
     let mut builder = Request::builder().uri(uri.path_and_query().map_or("/", |own| own.as_str()));
-    let mut named =
+    let named =
         |name: &str| get.http_headers.iter().flatten().any(|header| header.name.eq_ignore_ascii_case(name));
     if !named("host") {
         builder = builder.header("Host", uri.authority().map_or(host, |own| own.as_str()));

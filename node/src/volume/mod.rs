@@ -227,6 +227,20 @@ pub(crate) fn shows_pod(def: &PodDef) -> bool {
     def.volumes().iter().any(|volume| type_of(volume).is_ok_and(|type_| type_.shows_pod(volume)))
 }
 
+/// Mounts the memory that holds what must not reach a disk, unless it is mounted already. Without the right to mount, as in tests,
+/// the directory itself serves.
+pub(crate) fn mount_memory_root(path: &Path) -> std::io::Result<()> {
+    use rustix::mount::MountFlags;
+    if empty_dir::is_mount_point(path) {
+        return Ok(());
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    match rustix::mount::mount("tmpfs", path, "tmpfs", flags, c"mode=0755") {
+        Err(error) if error != rustix::io::Errno::PERM => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// The largest file that is read out of a volume for a variable.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -234,7 +248,8 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 pub(crate) fn read_inside(root: &Path, path: &str) -> std::io::Result<String> {
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
     use std::io::Read;
-    let root = rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let root =
+        rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = rustix::fs::openat2(&root, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), inside)?;
     let mut text = String::new();

@@ -82,7 +82,8 @@ impl Worker {
     }
 
     fn launch_volumes(&mut self, now: Timestamp) {
-        let refresh = self.volumes.iter().flat_map(HashMap::values).filter_map(|mounted| mounted.refresh_at).min();
+        let refresh =
+            self.volumes.iter().flat_map(HashMap::values).filter_map(|mounted| mounted.refresh_at).min();
         if refresh.is_some_and(|at| at <= now) {
             self.volumes_stale = true;
         } else if let Some(at) = refresh {
@@ -101,7 +102,11 @@ impl Worker {
         self.operations.spawn(async move { Outcome::Volumes(make_volumes(&node, &def).await) });
     }
 
-    pub(super) fn finish_volumes(&mut self, result: Result<HashMap<String, Mounted>, String>, now: Timestamp) {
+    pub(super) fn finish_volumes(
+        &mut self,
+        result: Result<HashMap<String, Mounted>, String>,
+        now: Timestamp,
+    ) {
         self.flight.volumes = false;
         match result {
             Ok(volumes) => {
@@ -117,7 +122,9 @@ impl Worker {
     }
 
     fn launch_sandbox(&mut self, attempt: u32, now: Timestamp) {
-        let busy = self.observed.running().next().is_some() || !self.flight.stops.is_empty() || self.flight.start.is_some();
+        let busy = self.observed.running().next().is_some()
+            || !self.flight.stops.is_empty()
+            || self.flight.start.is_some();
         if self.flight.sandbox || busy {
             return;
         }
@@ -168,7 +175,8 @@ impl Worker {
         if !self.images.contains_key(name) {
             return self.launch_pull(&container, now);
         }
-        let ready = self.observed.sandbox.as_ref().is_some_and(|sandbox| sandbox.ready) && !self.flight.sandbox;
+        let ready =
+            self.observed.sandbox.as_ref().is_some_and(|sandbox| sandbox.ready) && !self.flight.sandbox;
         if ready && self.volumes.is_some() && self.flight.start.is_none() {
             self.launch_start(&container, now);
         }
@@ -176,7 +184,9 @@ impl Worker {
 
     fn waits_after_crash(&mut self, name: &str, now: Timestamp) -> bool {
         let Some(exit) = self.observed.latest(name).and_then(ContainerSeen::exit) else { return false };
-        let Some(until) = self.crashes.until(&self.crash_key(name), exit.finished_at, now) else { return false };
+        let Some(until) = self.crashes.until(&self.crash_key(name), exit.finished_at, now) else {
+            return false;
+        };
         let wait = crate::back_off::go_duration(self.crashes.wait(&self.crash_key(name)));
         let label = self.def.label();
         let message = format!("back-off {wait} restarting failed container={name} pod={label}");
@@ -243,7 +253,8 @@ impl Worker {
                     tracing::debug!(container = name, reason = reason.reason, "an image cannot be had");
                 }
                 self.pull_back_off.next(container.image(), now, now);
-                self.pull_errors.insert(container.image().to_owned(), format!("{}: {}", reason.reason, reason.message));
+                self.pull_errors
+                    .insert(container.image().to_owned(), format!("{}: {}", reason.reason, reason.message));
                 self.waiting.insert(name.to_owned(), reason);
             }
         }
@@ -260,9 +271,12 @@ impl Worker {
         }
         let restart_count = match last {
             Some(last) => last.restart_count + 1,
-            None => next_count_by_logs(&container_spec::log_directory(&self.node.options, &self.def).join(&name)),
+            None => {
+                next_count_by_logs(&container_spec::log_directory(&self.node.options, &self.def).join(&name))
+            }
         };
-        let older = self.observed.containers.iter().filter(|seen| seen.name == name && !seen.is_running()).skip(1);
+        let older =
+            self.observed.containers.iter().filter(|seen| seen.name == name && !seen.is_running()).skip(1);
         let start = Start {
             node: self.node.clone(),
             def: self.def.clone(),
@@ -335,7 +349,9 @@ async fn make_volumes(node: &NodeContext, def: &PodDef) -> Result<HashMap<String
             memory_capacity_bytes: node.machine.memory_bytes,
             now: node.clock.now(),
         };
-        let failed = |error: volume::VolumeError| format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name);
+        let failed = |error: volume::VolumeError| {
+            format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name)
+        };
         let type_ = volume::type_of(volume).map_err(failed)?;
         made.insert(volume.name.clone(), type_.mount(&mounting).await.map_err(failed)?);
     }
@@ -343,7 +359,12 @@ async fn make_volumes(node: &NodeContext, def: &PodDef) -> Result<HashMap<String
 }
 
 /// Makes the pod's network and sandbox, and the files that need its address.
-async fn make_sandbox(node: &NodeContext, def: &PodDef, attempt: u32, old: Option<String>) -> Result<SandboxSeen, String> {
+async fn make_sandbox(
+    node: &NodeContext,
+    def: &PodDef,
+    attempt: u32,
+    old: Option<String>,
+) -> Result<SandboxSeen, String> {
     check_runtime_class(node, def)?;
     if let Some(old) = old {
         node.runtime.stop_sandbox(&old).await.map_err(|error| error.to_string())?;
@@ -377,13 +398,17 @@ async fn make_sandbox(node: &NodeContext, def: &PodDef, attempt: u32, old: Optio
 }
 
 fn check_runtime_class(node: &NodeContext, def: &PodDef) -> Result<(), String> {
-    let Some(name) = def.spec().runtime_class_name.as_deref().filter(|name| !name.is_empty()) else { return Ok(()) };
+    let Some(name) = def.spec().runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
+        return Ok(());
+    };
     let Some(class) = node.runtime_classes.read("", name) else {
         return Err(format!("failed to get sandbox runtime: RuntimeClass \"{name}\" not found"));
     };
     match node.options.runtime_handlers.contains(&class.handler) {
         true => Ok(()),
-        false => Err(format!("failed to get sandbox runtime: no runtime for \"{}\" is configured", class.handler)),
+        false => {
+            Err(format!("failed to get sandbox runtime: no runtime for \"{}\" is configured", class.handler))
+        }
     }
 }
 
@@ -475,7 +500,11 @@ impl Start {
         let (made, error) = match self.make().await {
             Err((reason, message)) => (None, Some(self.failed(reason, message))),
             Ok(id) => {
-                let error = self.start(&id).await.err().map(|(reason, message)| WaitReason { reason: reason.to_owned(), message });
+                let error = self
+                    .start(&id)
+                    .await
+                    .err()
+                    .map(|(reason, message)| WaitReason { reason: reason.to_owned(), message });
                 (self.look(&id).await, error)
             }
         };
@@ -511,7 +540,8 @@ impl Start {
         let config = |message: String| ("CreateContainerConfigError", message);
         let facts = self.node.facts(&self.addresses);
         let file = |selector: &FileKeySelector| self.read_volume_file(selector);
-        let env = env::environment(&self.def, &self.container, &*self.node.objects, &facts, &file).map_err(config)?;
+        let env = env::environment(&self.def, &self.container, &*self.node.objects, &facts, &file)
+            .map_err(config)?;
         let files = self.files().map_err(|error| config(error.to_string()))?;
         let spec = container_spec::container(&Making {
             options: &self.node.options,
@@ -541,7 +571,11 @@ impl Start {
         fs::set_permissions(&message, fs::Permissions::from_mode(0o666))?;
         let logs = container_spec::log_directory(&self.node.options, &self.def).join(name);
         fs::create_dir_all(&logs)?;
-        Ok(PodFiles { message, log: logs.join(format!("{}.log", self.restart_count)), ..pod_files(&self.node, &self.def) })
+        Ok(PodFiles {
+            message,
+            log: logs.join(format!("{}.log", self.restart_count)),
+            ..pod_files(&self.node, &self.def)
+        })
     }
 
     fn read_volume_file(&self, selector: &FileKeySelector) -> Result<String, String> {
@@ -562,7 +596,9 @@ impl Start {
         let hook = self.container.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         let Some(hook) = hook else { return Ok(()) };
         let address = self.addresses.first().map(String::as_str);
-        let Err(message) = hook::run(&*self.node.runtime, &self.def, &self.container, id, address, hook).await else {
+        let Err(message) =
+            hook::run(&*self.node.runtime, &self.def, &self.container, id, address, hook).await
+        else {
             return Ok(());
         };
         self.event(true, "FailedPostStartHook", "PostStartHook failed");

@@ -59,10 +59,24 @@ pub(crate) enum Message {
 enum Outcome {
     Volumes(Result<HashMap<String, Mounted>, String>),
     Sandbox(Result<SandboxSeen, String>),
-    Pulled { container: String, tried: Tried },
-    Started { container: String, made: Option<ContainerSeen>, removed: Vec<String>, error: Option<WaitReason> },
-    Stopped { id: String },
-    Updated { id: String, limits: runtime::Limits, error: Option<String> },
+    Pulled {
+        container: String,
+        tried: Tried,
+    },
+    Started {
+        container: String,
+        made: Option<ContainerSeen>,
+        removed: Vec<String>,
+        error: Option<WaitReason>,
+    },
+    Stopped {
+        id: String,
+    },
+    Updated {
+        id: String,
+        limits: runtime::Limits,
+        error: Option<String>,
+    },
     Written(Result<(u64, Value), api::Status>),
     Released(Result<Stage, String>),
     Deleted(Result<(), api::Status>),
@@ -227,7 +241,8 @@ pub(crate) fn start(
         def,
     };
     let def = &worker.def;
-    let span = tracing::info_span!("pod_sync", pod = def.name(), namespace = def.namespace(), uid = def.uid());
+    let span =
+        tracing::info_span!("pod_sync", pod = def.name(), namespace = def.namespace(), uid = def.uid());
     tokio::spawn(worker.run(receiver, news, on_end).instrument(span));
     handle
 }
@@ -238,7 +253,8 @@ fn adopted_results(def: &PodDef, observed: &Observed) -> ProbeResults {
     let status = def.pod.status.clone().unwrap_or_default();
     let lists = [status.container_statuses, status.init_container_statuses];
     for old in lists.into_iter().flatten().flatten() {
-        let Some(seen) = observed.running().find(|seen| old.container_id.as_deref() == Some(&seen.api_id())) else {
+        let Some(seen) = observed.running().find(|seen| old.container_id.as_deref() == Some(&seen.api_id()))
+        else {
             continue;
         };
         if old.started == Some(true) {
@@ -309,7 +325,11 @@ impl Worker {
 
     /// Nothing of the pod will be started again.
     fn is_ending(&self) -> bool {
-        self.gone || self.over || self.verdict.is_some() || self.def.deletion_at().is_some() || self.def.has_ended()
+        self.gone
+            || self.over
+            || self.verdict.is_some()
+            || self.def.deletion_at().is_some()
+            || self.def.has_ended()
     }
 
     fn wake_by(&mut self, at: Timestamp) {
@@ -379,7 +399,10 @@ impl Worker {
 
     /// A resize is done when nothing is left to be changed for it.
     fn settle_resize(&mut self, plan: &plan::Plan, now: Timestamp) {
-        let idle = plan.update.is_empty() && plan.stop.is_empty() && plan.start.is_empty() && self.flight.updates.is_empty();
+        let idle = plan.update.is_empty()
+            && plan.stop.is_empty()
+            && plan.start.is_empty()
+            && self.flight.updates.is_empty();
         if idle && self.resize.is_in_progress() {
             self.resize.settled(&self.node, &self.def, None, now);
         }
@@ -440,7 +463,9 @@ impl Worker {
     fn take_news(&mut self, news: ProbeNews) {
         let Some(seen) = self.observed.by_id(&news.id).filter(|seen| seen.is_running()) else { return };
         let id = seen.id.clone();
-        if let (Some((reason, text)), Some(container)) = (&news.complaint, self.def.container(&news.container)) {
+        if let (Some((reason, text)), Some(container)) =
+            (&news.complaint, self.def.container(&news.container))
+        {
             self.node.container_event(&self.def, container, true, reason, text.clone());
         }
         let Some(result) = news.result else { return };
@@ -540,7 +565,11 @@ impl Worker {
                         }
                     }
                     Some(error) => {
-                        self.update_retries.entry(id).or_default().failed(now, UPDATE_RETRY.0, UPDATE_RETRY.1);
+                        self.update_retries.entry(id).or_default().failed(
+                            now,
+                            UPDATE_RETRY.0,
+                            UPDATE_RETRY.1,
+                        );
                         self.resize.settled(&self.node, &self.def, Some(error), now);
                     }
                 }

@@ -21,7 +21,8 @@ impl Worker {
     fn visible(&self) -> Observed {
         let mut observed = self.observed.clone();
         if let Some(starting) = &self.flight.start {
-            let hidden = observed.latest(starting).filter(|seen| seen.is_running()).map(|seen| seen.id.clone());
+            let hidden =
+                observed.latest(starting).filter(|seen| seen.is_running()).map(|seen| seen.id.clone());
             observed.containers.retain(|seen| Some(&seen.id) != hidden.as_ref());
         }
         observed
@@ -56,7 +57,8 @@ impl Worker {
         }
         self.show(&observed, &status);
         let may_run = self.observed.running().next().is_some() || self.flight.start.is_some();
-        let told = if may_run && is_terminal(&status) { self.not_yet_terminal(&status) } else { status.clone() };
+        let told =
+            if may_run && is_terminal(&status) { self.not_yet_terminal(&status) } else { status.clone() };
         self.status = status;
         let clean = self.write_if_due(&told, now);
         self.delete_if_done(clean && is_terminal(&self.status), now);
@@ -68,7 +70,11 @@ impl Worker {
                 && Arc::ptr_eq(&view.def.pod, &self.def.pod)
                 && !status::differs(&view.status, status);
             if !same {
-                *view = Arc::new(PodView { def: self.def.clone(), observed: observed.clone(), status: status.clone() });
+                *view = Arc::new(PodView {
+                    def: self.def.clone(),
+                    observed: observed.clone(),
+                    status: status.clone(),
+                });
             }
             !same
         });
@@ -94,7 +100,11 @@ impl Worker {
             return true;
         };
         // The API keeps what was asked for in another form: asking again would change nothing, for ever.
-        if self.last_patch.as_ref().is_some_and(|(revision, last)| *revision == self.written.0 && *last == patch) {
+        if self
+            .last_patch
+            .as_ref()
+            .is_some_and(|(revision, last)| *revision == self.written.0 && *last == patch)
+        {
             return true;
         }
         let since = *self.dirty_since.get_or_insert(now);

@@ -29,8 +29,13 @@ impl Worker {
         }
         self.shorten_grace(now);
         let flight = &self.flight;
-        let busy = !ids.is_empty() || !flight.stops.is_empty() || flight.start.is_some() || flight.sandbox || flight.volumes;
-        let wanted = if self.gone || self.def.deletion_at().is_some() { Stage::Removed } else { Stage::Released };
+        let busy = !ids.is_empty()
+            || !flight.stops.is_empty()
+            || flight.start.is_some()
+            || flight.sandbox
+            || flight.volumes;
+        let wanted =
+            if self.gone || self.def.deletion_at().is_some() { Stage::Removed } else { Stage::Released };
         if busy || flight.release || self.stage >= wanted {
             return;
         }
@@ -144,9 +149,18 @@ impl Worker {
                 self.release_retry = Retry::default();
             }
             Err(message) => {
-                tracing::warn!(pod = self.def.label(), error = message, "what a pod had cannot be given up yet");
+                tracing::warn!(
+                    pod = self.def.label(),
+                    error = message,
+                    "what a pod had cannot be given up yet"
+                );
                 self.release_retry.failed(now, RELEASE_RETRY.0, RELEASE_RETRY.1);
-                self.node.pod_event(&self.def, true, "FailedKillPod", format!("error killing pod: {message}"));
+                self.node.pod_event(
+                    &self.def,
+                    true,
+                    "FailedKillPod",
+                    format!("error killing pod: {message}"),
+                );
             }
         }
     }
@@ -210,12 +224,21 @@ impl Stop {
 
     /// The preStop hook, then the containers that go first.
     async fn prepare(&self, view: &mut watch::Receiver<Arc<PodView>>) {
-        let hook = self.container.as_ref().and_then(|container| container.spec.lifecycle.as_ref()?.pre_stop.as_ref());
+        let hook = self
+            .container
+            .as_ref()
+            .and_then(|container| container.spec.lifecycle.as_ref()?.pre_stop.as_ref());
         if let (Some(hook), Some(container)) = (hook, &self.container) {
             let address = self.address.as_deref();
             let run = hook::run(&*self.node.runtime, &self.def, container, &self.id, address, hook);
             if run.await.is_err() {
-                self.node.container_event(&self.def, container, true, "FailedPreStopHook", "PreStopHook failed");
+                self.node.container_event(
+                    &self.def,
+                    container,
+                    true,
+                    "FailedPreStopHook",
+                    "PreStopHook failed",
+                );
             }
         }
         let before = &self.before;
@@ -257,7 +280,9 @@ async fn remove(node: &NodeContext, def: &PodDef, sandboxes: Vec<String>) -> Res
     }
     let logs = container_spec::log_directory(&node.options, def);
     match std::fs::remove_dir_all(&logs) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("remove {}: {error}", logs.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("remove {}: {error}", logs.display()))
+        }
         _ => Ok(()),
     }
 }
