@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,12 +23,15 @@ import (
 	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
 func writeVectors(directory string) {
 	must(os.MkdirAll(directory, 0o755))
 	packed(filepath.Join(directory, "protobuf.gz"), protobufVectors())
+	packed(filepath.Join(directory, "strategic.gz"), patchVectors())
 }
 
 // packed writes lines in a form that is the same at each run.
@@ -195,4 +200,80 @@ func line(vector any) string {
 	text, err := json.Marshal(vector)
 	must(err)
 	return string(text)
+}
+
+// patchVectors applies strategic merge patches with upstream's code: kind, live object, patch, and the result or error.
+func patchVectors() []string {
+	type vector struct {
+		Kind   string `json:"kind"`
+		Live   any    `json:"live"`
+		Patch  any    `json:"patch"`
+		Result any    `json:"result,omitempty"`
+		Error  string `json:"error,omitempty"`
+	}
+	pod := `{"metadata":{"finalizers":["a","b","c"],"labels":{"x":"1","y":"2"}},"spec":{"containers":[
+		{"name":"a","image":"1","ports":[{"containerPort":80,"protocol":"TCP"},{"containerPort":81}],"env":[{"name":"E","value":"1"},{"name":"F","value":"2"}],"args":["x","y"]},
+		{"name":"b","image":"2"},{"name":"c","image":"3"}],"nodeSelector":{"k":"v","l":"w"},
+		"volumes":[{"name":"v","emptyDir":{}},{"name":"w","secret":{"secretName":"s"}}],"tolerations":[{"key":"a"}]}}`
+	deployment := `{"spec":{"replicas":1,"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1}},"template":{"spec":{"containers":[{"name":"a","image":"1"}]}}}}`
+	cases := [][3]string{
+		{"Pod", pod, `{"metadata":{"labels":{"x":null,"z":"3"}}}`},
+		{"Pod", pod, `{"metadata":{"labels":{"n":null}}}`},
+		{"Pod", pod, `{"metadata":{"annotations":{"n":null,"m":"1"}}}`},
+		{"Pod", pod, `{"metadata":{"finalizers":["d","b"]}}`},
+		{"Pod", pod, `{"metadata":{"$deleteFromPrimitiveList/finalizers":["a","c"]}}`},
+		{"Pod", pod, `{"metadata":{"$setElementOrder/finalizers":["d","c","b"],"finalizers":["d"]}}`},
+		{"Pod", pod, `{"metadata":{"$setElementOrder/finalizers":["c","b","a"]}}`},
+		{"Pod", pod, `{"spec":{"containers":[{"name":"b","image":"9"},{"name":"n","image":"new"}]}}`},
+		{"Pod", pod, `{"spec":{"containers":[{"name":"b","$patch":"delete"}]}}`},
+		{"Pod", pod, `{"spec":{"containers":[{"$patch":"replace"},{"name":"only","image":"x"}]}}`},
+		{"Pod", pod, `{"spec":{"$setElementOrder/containers":[{"name":"c"},{"name":"n"},{"name":"a"}],"containers":[{"name":"n","image":"new"},{"name":"a","image":"7"}]}}`},
+		{"Pod", pod, `{"spec":{"$setElementOrder/containers":[{"name":"a"},{"name":"b"}],"containers":[{"name":"b","image":"7"},{"name":"a","image":"8"}]}}`},
+		{"Pod", pod, `{"spec":{"containers":[{"name":"a","ports":[{"containerPort":80,"hostPort":8080},{"containerPort":82}],"env":[{"name":"E","$patch":"delete"},{"name":"G","value":"3"}],"args":["z"]}]}}`},
+		{"Pod", pod, `{"spec":{"containers":[{"image":"nokey"}]}}`},
+		{"Pod", pod, `{"spec":{"containers":[{"name":"a","$patch":"wat"}]}}`},
+		{"Pod", pod, `{"spec":{"$patch":"wat"}}`},
+		{"Pod", pod, `{"spec":{"$patch":"replace","nodeName":"n"}}`},
+		{"Pod", pod, `{"spec":{"nodeSelector":{"$patch":"delete"}}}`},
+		{"Pod", pod, `{"spec":{"nodeSelector":{"$patch":"replace","q":"r"}}}`},
+		{"Pod", pod, `{"spec":{"nodeSelector":null,"volumes":[{"name":"v","emptyDir":null,"hostPath":{"path":"/x"}}]}}`},
+		{"Pod", pod, `{"spec":{"volumes":[{"$retainKeys":["name","hostPath"],"name":"v","hostPath":{"path":"/x"}}]}}`},
+		{"Pod", pod, `{"spec":{"volumes":[{"$retainKeys":["name"],"name":"v","hostPath":{"path":"/x"}}]}}`},
+		{"Pod", pod, `{"spec":{"volumes":[{"$retainKeys":"name","name":"v"}]}}`},
+		{"Pod", pod, `{"spec":{"tolerations":[{"key":"b"}]}}`},
+		{"Pod", pod, `{"spec":{"tolerations":[]}}`},
+		{"Pod", pod, `{"spec":{"securityContext":{"runAsUser":null,"fsGroup":5,"sysctls":[{"name":"a","$patch":"delete"},{"name":"b"}]}}}`},
+		{"Pod", pod, `{"spec":{"unknown":{"a":1}}}`},
+		{"Pod", pod, `{"spec":{"containers":"x"}}`},
+		{"Pod", pod, `{"spec":{"$setElementOrder/containers":"x"}}`},
+		{"Pod", pod, `{"spec":{"$setElementOrder/containers":[{"name":"a"}],"containers":"x"}}`},
+		{"Pod", pod, `{"spec":{"$deleteFromPrimitiveList":["x"]}}`},
+		{"Pod", pod, `{"metadata":{"finalizers":["a",1]}}`},
+		{"Pod", pod, `{"metadata":{"finalizers":[["a"]]}}`},
+		{"Deployment", deployment, `{"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"}}}`},
+		{"Deployment", deployment, `{"spec":{"strategy":{"$retainKeys":["type"],"rollingUpdate":null,"type":"Recreate"}}}`},
+		{"Deployment", deployment, `{"spec":{"replicas":3,"template":{"spec":{"containers":[{"name":"a","image":"2"}]}}}}`},
+	}
+	var lines []string
+	for _, c := range cases {
+		v := vector{Kind: c[0]}
+		gvk := corev1.SchemeGroupVersion.WithKind(c[0])
+		if c[0] == "Deployment" {
+			gvk = appsv1.SchemeGroupVersion.WithKind(c[0])
+		}
+		object, err := scheme.Scheme.New(gvk)
+		must(err)
+		live, patch := map[string]any{}, map[string]any{}
+		must(utiljson.Unmarshal([]byte(c[1]), &live))
+		must(utiljson.Unmarshal([]byte(c[2]), &patch))
+		v.Live, v.Patch = runtime.DeepCopyJSONValue(live), runtime.DeepCopyJSONValue(patch)
+		result, err := strategicpatch.StrategicMergeMapPatch(live, patch, object)
+		if err != nil {
+			v.Error = err.Error()
+		} else {
+			v.Result = result
+		}
+		lines = append(lines, line(v))
+	}
+	return lines
 }

@@ -18,7 +18,7 @@ pub fn go_text(value: &Value) -> String {
 }
 
 /// What Go's decoder calls a JSON value.
-pub(super) fn json_kind(value: &Value) -> &'static str {
+pub(crate) fn json_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

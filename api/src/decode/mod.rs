@@ -11,6 +11,7 @@ mod walk;
 mod yaml;
 
 pub use go_text::go_text;
+pub(crate) use go_text::json_kind;
 
 use crate::schema::{Schema, TypeId};
 use crate::status::Status;
