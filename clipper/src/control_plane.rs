@@ -126,6 +126,14 @@ impl ControlPlane {
         Client::in_process(self.service.clone(), user).named("kube-apiserver")
     }
 
+    /// A client for the controllers. They run as one user that may do anything, as upstream's do without service account
+    /// credentials: the garbage collector and the namespace controller alone need every resource.
+    pub fn controllers(&self) -> Client {
+        let mut user = UserInfo::component("system:kube-controller-manager");
+        user.groups.push(GROUP_MASTERS.to_owned());
+        Client::in_process(self.service.clone(), user).named("kube-controller-manager")
+    }
+
     /// Creates what is missing; then the server calls itself ready.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod address;
 mod bootstrap;
 mod cli;
+mod components;
 mod config;
 mod control_plane;
 mod instance;

@@ -1,6 +1,7 @@
 //! `clipper up` and `clipper server`: settings, keys, parts; then wait for the signal to stop.
 
 use crate::address;
+use crate::components::Components;
 use crate::config::Config;
 use crate::control_plane::ControlPlane;
 use crate::instance::Instance;
@@ -27,8 +28,16 @@ async fn run_server(config: &Config, began: Instant) -> Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let node_ip = config.node_ip.map_or_else(address::node_address, Ok)?;
     let pki = Arc::new(Pki::open(&config.data_dir.join("pki"))?);
-    let control_plane = ControlPlane::start(config, pki, node_ip).await?;
-    control_plane.bootstrap(&[]).await?;
+    let control_plane = ControlPlane::start(config, pki.clone(), node_ip).await?;
+    control_plane
+        .bootstrap(&resources::bootstrap::objects(&resources::bootstrap::Settings {
+            kubernetes_ip: config.service_cidr.address(1),
+            server: (node_ip, config.api_port),
+            dns_ip: config.cluster_dns,
+            service_cidrs: vec![config.service_cidr.to_string()],
+        }))
+        .await?;
+    let components = Components::start(&control_plane, &pki);
     let kubeconfig = control_plane.kubeconfig.display().to_string();
     println!("clipper is ready after {:.2} s, kubeconfig {kubeconfig}", began.elapsed().as_secs_f64());
     control_plane
@@ -39,5 +48,6 @@ async fn run_server(config: &Config, began: Instant) -> Result<()> {
             }
         })
         .await;
+    components.stop().await;
     Ok(())
 }
