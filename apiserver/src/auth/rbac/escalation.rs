@@ -1,12 +1,11 @@
 //! Nobody may hand out what they do not have: checks on writes of roles and bindings.
 //! Upstream: `pkg/registry/rbac/{role,clusterrole,rolebinding,clusterrolebinding}/policybased`.
 
-use super::{GROUP, Index, Rbac, RoleName, Rule, describe, role_name, uncovered};
+use super::{AnyBinding, AnyRole, GROUP, Index, Rbac, RoleName, Rule, describe, role_name, uncovered};
 use crate::hooks::{Attributes, Decision};
 use api::status::ResourceId;
 use api::user::GROUP_MASTERS;
 use api::{Admission, AdmissionRequest, Operation, Status, UserInfo};
-use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -85,8 +84,8 @@ fn check_role(index: &Index, request: &AdmissionRequest<'_>) -> Result<(), Statu
     if index.decide(&asked).decision == Decision::Allow {
         return Ok(());
     }
-    let role: ClusterRole = read(&request.object)?;
-    let aggregates = |role: &ClusterRole| {
+    let role: AnyRole = read(&request.object)?;
+    let aggregates = |role: &AnyRole| {
         let rule = role.aggregation_rule.as_ref();
         rule.is_some_and(|rule| rule.cluster_role_selectors.as_ref().is_some_and(|list| !list.is_empty()))
     };
@@ -106,7 +105,7 @@ fn check_role(index: &Index, request: &AdmissionRequest<'_>) -> Result<(), Statu
 }
 
 fn check_binding(index: &Index, request: &AdmissionRequest<'_>) -> Result<(), Status> {
-    let binding: RoleBinding = read(&request.object)?;
+    let binding: AnyBinding = read(&request.object)?;
     let reference = &binding.role_ref;
     let plural = match reference.kind.as_str() {
         "ClusterRole" => "clusterroles",

@@ -13,7 +13,7 @@ use crate::hooks::{Attributes, Authorize, Decision, Verdict};
 use api::{Lookup, Object, UserInfo};
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
-use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::{AggregationRule, PolicyRule, RoleRef, Subject};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -236,15 +236,32 @@ fn refresh<T>(known: &mut DecodedMap<T>, now: Vec<Arc<Object>>, read: fn(&Object
     }
 }
 
+/// What a Role and a ClusterRole have in common. (The typed kinds refuse each other's objects.)
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnyRole {
+    #[serde(default)]
+    aggregation_rule: Option<AggregationRule>,
+    #[serde(default)]
+    rules: Option<Vec<PolicyRule>>,
+}
+
+/// What a RoleBinding and a ClusterRoleBinding have in common.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnyBinding {
+    role_ref: RoleRef,
+    #[serde(default)]
+    subjects: Option<Vec<Subject>>,
+}
+
 fn read_rules(object: &Object) -> Option<Vec<Rule>> {
-    // A Role is a ClusterRole without an aggregation rule.
-    let role: ClusterRole = object.decode().ok()?;
+    let role: AnyRole = object.decode().ok()?;
     Some(role.rules.unwrap_or_default().into_iter().map(Rule::from).collect())
 }
 
 fn read_binding(object: &Object) -> Option<Binding> {
-    // A ClusterRoleBinding is a RoleBinding without a namespace.
-    let binding: RoleBinding = object.decode().ok()?;
+    let binding: AnyBinding = object.decode().ok()?;
     let (namespace, name) = (object.meta.namespace(), object.meta.name());
     let kind = &binding.role_ref.kind;
     let about = match namespace {

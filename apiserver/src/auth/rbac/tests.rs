@@ -148,3 +148,20 @@ fn nobody_hands_out_what_they_do_not_have() {
     let refused = write("clusterroles", &writer, aggregated, None).unwrap_err();
     assert!(refused.message.ends_with("must have cluster-admin privileges to use the aggregationRule"));
 }
+
+/// Objects as they are kept name their kind: none of the four may be refused for it.
+#[test]
+fn all_four_kinds_are_read_as_they_are_kept() {
+    let object = |json: serde_json::Value| Object::parse(json.to_string().into()).unwrap();
+    for kind in ["Role", "ClusterRole"] {
+        let role = object(serde_json::json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
+            "metadata": {"name": "a"}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]}));
+        assert_eq!(super::read_rules(&role).map(|rules| rules.len()), Some(1), "{kind}");
+    }
+    for kind in ["RoleBinding", "ClusterRoleBinding"] {
+        let binding = object(serde_json::json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
+            "metadata": {"name": "a"}, "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "r"},
+            "subjects": [{"kind": "User", "apiGroup": GROUP, "name": "u"}]}));
+        assert!(super::read_binding(&binding).is_some(), "{kind}");
+    }
+}
