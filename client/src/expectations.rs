@@ -29,12 +29,15 @@ struct Entry {
     written: Vec<(AnyCache, u64)>,
     /// What was deleted.
     gone: Vec<(AnyCache, ObjectName, Box<str>)>,
+    /// What was changed in a way that may make it go away: it is gone, another one, or at least this version.
+    changed: Vec<(AnyCache, ObjectName, Box<str>, u64)>,
 }
 
 impl Expectations {
     fn note(&self, key: &ObjectName, change: impl FnOnce(&mut Entry)) {
         let mut entries = self.entries.lock();
-        let fresh = || Entry { until: Instant::now(), written: Vec::new(), gone: Vec::new() };
+        let fresh =
+            || Entry { until: Instant::now(), written: Vec::new(), gone: Vec::new(), changed: Vec::new() };
         let entry = entries.entry(key.clone()).or_insert_with(fresh);
         entry.until = Instant::now() + TIMEOUT;
         change(entry);
@@ -62,6 +65,20 @@ impl Expectations {
         self.note(key, |entry| entry.gone.push((cache.clone(), victim.clone(), uid.into())));
     }
 
+    /// An object of `cache` was changed for `key` (to this `resourceVersion`) in a way that may have made it go away, such as by
+    /// the removal of its last finalizer.
+    pub fn changed(
+        &self,
+        key: &ObjectName,
+        cache: &AnyCache,
+        object: &ObjectName,
+        uid: &str,
+        resource_version: Option<&str>,
+    ) {
+        let revision = resource_version.and_then(|text| text.parse().ok()).unwrap_or(0);
+        self.note(key, |entry| entry.changed.push((cache.clone(), object.clone(), uid.into(), revision)));
+    }
+
     /// Whether the caches show everything that was written for `key`.
     pub fn met(&self, key: &ObjectName) -> bool {
         let mut entries = self.entries.lock();
@@ -76,7 +93,11 @@ impl Expectations {
             let current = cache.get(&victim.namespace, &victim.name);
             current.is_some_and(|object| object.meta.uid == *uid && !object.meta.deleting)
         });
-        let met = entry.written.is_empty() && entry.gone.is_empty();
+        entry.changed.retain(|(cache, object, uid, revision)| {
+            let current = cache.get(&object.namespace, &object.name);
+            current.is_some_and(|now| now.meta.uid == *uid && now.meta.resource_version < *revision)
+        });
+        let met = entry.written.is_empty() && entry.gone.is_empty() && entry.changed.is_empty();
         if met {
             entries.remove(key);
         }

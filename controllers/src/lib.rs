@@ -9,6 +9,7 @@ mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
+mod job;
 mod namespace;
 mod number;
 mod owner;
@@ -37,6 +38,7 @@ pub struct Options {
 /// Every loop. Starts the caches that several of them share.
 pub fn all(caches: &Caches, options: &Options) -> Vec<Controller> {
     owner::index_orphans(&caches.of::<Pod>());
+    owner::index_by_controller(&caches.of::<Pod>());
     owner::index_orphans(&caches.of::<ReplicaSet>());
     owner::index_orphans(&caches.of::<ControllerRevision>());
     endpoint_slice::index_by_service(&caches.of::<EndpointSlice>());
@@ -51,6 +53,7 @@ pub fn all(caches: &Caches, options: &Options) -> Vec<Controller> {
         endpoint_slice::controller(backends.clone()),
         endpoints::controller(backends),
         endpoint_slice_mirroring::controller(),
+        job::controller(),
     ]
 }
 

@@ -11,6 +11,24 @@ use std::sync::Arc;
 
 /// Name of the index of objects without a managing controller, by namespace.
 pub(crate) const ORPHANS: &str = "orphans";
+/// Name of the index of objects by the name of their managing controller.
+pub(crate) const BY_CONTROLLER: &str = "controller";
+
+/// Adds the index by the kind and name of the managing controller, for who looks for what a deleted one has left.
+pub(crate) fn index_by_controller(cache: &AnyCache) {
+    cache.index(BY_CONTROLLER, |object| {
+        let owner = object.meta.controller();
+        owner
+            .map(|owner| controller_key(&object.meta.key.namespace, &owner.kind, &owner.name))
+            .into_iter()
+            .collect()
+    });
+}
+
+/// The key of that index.
+pub(crate) fn controller_key(namespace: &str, kind: &str, name: &str) -> Box<str> {
+    format!("{namespace}/{kind}/{name}").into()
+}
 
 /// Adds the index of orphans to a cache.
 pub(crate) fn index_orphans(cache: &AnyCache) {
@@ -108,6 +126,17 @@ pub(crate) async fn claim<K: Kind, C: Kind>(
     selector: &LabelSelector,
     eligible: impl Fn(&C) -> bool,
 ) -> Result<Vec<C>, Error> {
+    claim_with::<K, C>(context, owner, selector, None, eligible).await
+}
+
+/// As [`claim`], and what is adopted gets a finalizer, what is released loses it.
+pub(crate) async fn claim_with<K: Kind, C: Kind>(
+    context: &Context,
+    owner: &Owner,
+    selector: &LabelSelector,
+    finalizer: Option<&str>,
+    eligible: impl Fn(&C) -> bool,
+) -> Result<Vec<C>, Error> {
     let cache = context.caches.of::<C>();
     let mut candidates: Vec<Arc<Object>> = cache.owned_by(&owner.uid);
     candidates.extend(cache.by(ORPHANS, &owner.key.namespace));
@@ -127,15 +156,13 @@ pub(crate) async fn claim<K: Kind, C: Kind>(
         }
         match verdict {
             Claim::Mine => mine.push(object),
-            Claim::Release => {
-                write_owners(context, owner, &object, release_owner(&owner.uid)).await.map(drop)?
-            }
+            Claim::Release => write_owners(context, owner, &object, false, finalizer).await.map(drop)?,
             Claim::Adopt => {
                 if may_adopt.is_none() {
                     may_adopt = Some(is_alive::<K>(context, owner).await?);
                 }
                 if may_adopt == Some(true) {
-                    mine.extend(write_owners(context, owner, &object, adopt_owner(&owner.reference)).await?);
+                    mine.extend(write_owners(context, owner, &object, true, finalizer).await?);
                 }
             }
             Claim::Leave => {}
@@ -154,29 +181,31 @@ async fn is_alive<K: Kind>(context: &Context, owner: &Owner) -> Result<bool, Err
     }))
 }
 
-fn adopt_owner(reference: &OwnerReference) -> impl Fn(&mut Vec<OwnerReference>) {
-    move |owners| {
-        owners.retain(|own| own.uid != reference.uid);
-        owners.push(reference.clone());
-    }
-}
-
-fn release_owner(uid: &str) -> impl Fn(&mut Vec<OwnerReference>) {
-    move |owners| owners.retain(|own| own.uid != uid)
-}
-
 /// Changes the owners of an object, if it is still the version we know. `None` if it is gone.
 async fn write_owners<C: Kind>(
     context: &Context,
     owner: &Owner,
     object: &C,
-    change: impl Fn(&mut Vec<OwnerReference>),
+    is_adoption: bool,
+    finalizer: Option<&str>,
 ) -> Result<Option<C>, Error> {
     let meta = object.metadata();
     let mut owners = meta.owner_references.clone().unwrap_or_default();
-    change(&mut owners);
-    let patch = Patch::Merge(json!({"metadata": {
-        "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}}));
+    owners.retain(|own| own.uid != owner.uid);
+    if is_adoption {
+        owners.push(owner.reference.clone());
+    }
+    let mut patch = json!({"metadata": {
+        "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}});
+    if let Some(finalizer) = finalizer {
+        let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+        finalizers.retain(|own| own != finalizer);
+        if is_adoption {
+            finalizers.push(finalizer.to_owned());
+        }
+        patch["metadata"]["finalizers"] = finalizers.into();
+    }
+    let patch = Patch::Merge(patch);
     let api = context.client.namespaced::<C>(meta.namespace.as_deref().unwrap_or_default());
     match api.patch(name_of(meta), patch).await {
         Ok(object) => {

@@ -6,7 +6,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use plan::{SetStatus, View};
+pub(crate) use plan::{SetStatus, View, in_order_of_removal};
 
 use crate::owner::{self, Owner, Selects, name_of};
 use crate::pod;

@@ -64,6 +64,12 @@ pub(crate) fn plan<'a>(
     Plan { create: 0, delete: order }
 }
 
+/// Pods in the order in which they are given up.
+pub(crate) fn in_order_of_removal(pods: &mut [&Pod], now: Timestamp) {
+    let nowhere = HashMap::new();
+    pods.sort_by_cached_key(|pod| Rank::of(pod, &nowhere, now));
+}
+
 /// What makes a pod go before another; the smaller goes first. Upstream: `ActivePodsWithRanks`.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
