@@ -187,6 +187,11 @@ pub trait DynStrategy: Send + Sync {
     fn returns_deleted(&self) -> bool {
         false
     }
+    /// Drops fields that the kind's own schema does not know, and says which in upstream's words (`unknown field "spec.x"`).
+    /// Only kinds without a published type need it: bodies of the others come here without unknown fields.
+    fn prune(&self, _object: &mut Value) -> Vec<String> {
+        Vec::new()
+    }
     /// Whether `from_stored` and `to_stored` do anything.
     fn converts(&self) -> bool {
         false

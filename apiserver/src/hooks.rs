@@ -303,7 +303,7 @@ impl Call {
         let media = wire::media_of(body::media_type(self.request.headers()))?;
         let bytes = std::mem::replace(self.request.body_mut(), body::full(Bytes::new()));
         let bytes = body::read(bytes, body::BODY_BYTES_MAX).await?;
-        let mut value = wire::decode(media, &bytes, api_version, kind)?;
+        let mut value = wire::read(media, &bytes, api_version, kind)?.value;
         crate::verbs::expect_kind(&mut value, api_version, kind)?;
         self.notes.lock().request_object = Some(value.to_string().into());
         Ok(value)

@@ -3,20 +3,9 @@
 
 use crate::metadata::validate_field_manager;
 use crate::path::Query;
+use api::decode::FieldValidation;
 use api::{FieldErrors, FieldSelector, LabelSelector, Resource, Status};
 use serde_json::{Value, json};
-
-/// What happens with fields that are not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FieldValidation {
-    /// They are dropped silently.
-    Ignore,
-    /// They are dropped with a warning.
-    #[default]
-    Warn,
-    /// The request is refused.
-    Strict,
-}
 
 /// Options of create, update and patch.
 #[derive(Clone, Debug, Default)]
@@ -60,15 +49,11 @@ impl WriteOptions {
         }
         validate_field_manager("fieldManager", field_manager, &mut errors);
         let dry_run = dry_run(query.all("dryRun"), &mut errors);
-        let field_validation = match query.get("fieldValidation").unwrap_or("") {
-            "Ignore" => FieldValidation::Ignore,
-            "" | "Warn" => FieldValidation::Warn,
-            "Strict" => FieldValidation::Strict,
-            other => {
-                errors.not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]);
-                FieldValidation::Warn
-            }
-        };
+        let text = query.get("fieldValidation").unwrap_or("");
+        let field_validation = FieldValidation::parse(text).unwrap_or_else(|| {
+            errors.not_supported("fieldValidation", text, &["", "Ignore", "Strict", "Warn"]);
+            FieldValidation::default()
+        });
         invalid(kind, errors)?;
         let force = query.flag("force");
         Ok(Self { dry_run, field_manager: field_manager.to_owned(), field_validation, force })

@@ -2,6 +2,7 @@
 
 use super::body;
 use super::negotiate::{Media, Wanted, not_acceptable};
+use api::decode::{self, Decoded, Format, Target};
 use api::{Status, protobuf};
 use bytes::Bytes;
 use serde_json::Value;
@@ -22,7 +23,7 @@ pub fn encode(value: &Value, wanted: Wanted) -> Result<Bytes, Status> {
         }
         Media::Json => serde_json::to_vec(value).map(Bytes::from).map_err(Status::internal),
         Media::Protobuf => protobuf::encode(value).map(Bytes::from).map_err(|_| not_acceptable()),
-        Media::Yaml => Err(not_acceptable()),
+        Media::Yaml => serde_saphyr::to_string(value).map(Bytes::from).map_err(|_| not_acceptable()),
     }
 }
 
@@ -39,17 +40,21 @@ pub fn media_of(media_type: &str) -> Result<Media, Status> {
     }
 }
 
-/// A body as a value; `api_version` and `kind` are what it is if it does not say.
+/// A body as a value with what is unknown or repeated in it; `api_version` and `kind` are what it is if it does not say.
 ///
 /// # Errors
 /// 400 where it cannot be read, 415 where its media type is none of ours.
-pub fn decode(media: Media, bytes: &[u8], api_version: &str, kind: &str) -> Result<Value, Status> {
-    match media {
-        Media::Json => serde_json::from_slice(bytes).map_err(|error| Status::bad_request(error.to_string())),
-        Media::Protobuf => protobuf::decode_as(bytes, api_version, kind)
-            .map_err(|error| Status::bad_request(error.to_string())),
-        Media::Yaml => Err(body::unsupported(ACCEPTED)),
-    }
+pub fn read(media: Media, bytes: &[u8], api_version: &str, kind: &str) -> Result<Decoded, Status> {
+    let format = match media {
+        Media::Json => Format::Json,
+        Media::Yaml => Format::Yaml,
+        Media::Protobuf => {
+            let value = protobuf::decode_as(bytes, api_version, kind)
+                .map_err(|error| Status::bad_request(error.to_string()))?;
+            return Ok(Decoded { value, strict_errors: Vec::new() });
+        }
+    };
+    decode::object(bytes, format, Target::new(api_version, kind))
 }
 
 /// A watch event as protobuf: its length in four bytes, then itself.

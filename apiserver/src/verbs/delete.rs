@@ -6,6 +6,7 @@
 
 use super::{Scope, Written, list, value_of};
 use crate::Body;
+use crate::codec::negotiate::Media;
 use crate::codec::reply::Reply;
 use crate::codec::{body, wire};
 use crate::metadata;
@@ -29,10 +30,19 @@ async fn read_options(scope: &Scope, request_body: Body) -> Result<DeleteOptions
         return DeleteOptions::parse(&scope.query);
     }
     let media = wire::media_of(body::media_type(&scope.headers))?;
-    let value = wire::decode(media, &bytes, "v1", "DeleteOptions")?;
+    let value = read_value(media, &bytes)?;
     let options = DeleteOptions::from_value(&value)?;
     scope.notes.lock().request_object = Some(value.to_string().into());
     Ok(options)
+}
+
+/// The options' group and version are whatever the client was made for.
+fn read_value(media: Media, bytes: &[u8]) -> Result<Value, Status> {
+    match media {
+        Media::Json => serde_json::from_slice(bytes).map_err(|error| Status::bad_request(error.to_string())),
+        Media::Yaml => api::decode::yaml(bytes).map(|(value, _)| value).map_err(Status::bad_request),
+        Media::Protobuf => Ok(wire::read(media, bytes, "v1", "DeleteOptions")?.value),
+    }
 }
 
 /// Deletes one object.

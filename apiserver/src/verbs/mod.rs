@@ -13,16 +13,17 @@ pub(crate) mod update;
 pub(crate) mod watch;
 
 use crate::Body;
-use crate::codec::negotiate::Wanted;
+use crate::codec::negotiate::{Media, Wanted};
 use crate::codec::reply::Reply;
 use crate::codec::{body, json, wire};
 use crate::hooks::Identity;
-use crate::options::{FieldValidation, WriteOptions};
+use crate::options::WriteOptions;
 use crate::path::{Query, Target};
 use crate::registry::Entry;
 use crate::server::Server;
 use crate::storage::WriteError;
 use crate::watch_cache::{Item, WatchCache};
+use api::decode::{Decoded, FieldValidation};
 use api::resource::Subresource;
 use api::{AdmissionRequest, Context, FieldErrors, Object, ObjectName, Operation, Status, Timestamp};
 use bytes::Bytes;
@@ -183,33 +184,25 @@ impl Scope {
     ) -> Result<Value, Status> {
         let media = wire::media_of(body::media_type(&self.headers))?;
         let bytes = body::read(body, body::BODY_BYTES_MAX).await?;
-        let mut object = self.decode(media, &bytes, kind)?;
+        let mut decoded = wire::read(media, &bytes, kind.0, kind.1)?;
+        expect_kind(&mut decoded.value, kind.0, kind.1)?;
         self.notes.lock().request_object = Some(match media {
-            crate::codec::negotiate::Media::Json => bytes,
-            _ => object.to_string().into(),
+            Media::Json => bytes,
+            _ => decoded.value.to_string().into(),
         });
-        self.check_fields(&mut object, validation)?;
-        Ok(object)
+        self.check_fields(decoded, validation)
     }
 
-    fn decode(
-        &self,
-        media: crate::codec::negotiate::Media,
-        bytes: &[u8],
-        kind: (&str, &str),
-    ) -> Result<Value, Status> {
-        let mut object = wire::decode(media, bytes, kind.0, kind.1)?;
-        expect_kind(&mut object, kind.0, kind.1)?;
-        Ok(object)
-    }
-
-    /// Drops what the row's schema does not know, with a warning or a refusal as the client asks.
+    /// Acts on fields that the row's kind does not know, as the client asks.
     pub(crate) fn check_fields(
         &self,
-        _object: &mut Value,
-        _validation: FieldValidation,
-    ) -> Result<(), Status> {
-        Ok(())
+        mut decoded: Decoded,
+        validation: FieldValidation,
+    ) -> Result<Value, Status> {
+        decoded.strict_errors.extend(self.entry.resource.strategy.prune(&mut decoded.value));
+        let (value, warnings) = decoded.check(validation)?;
+        self.note(warnings, BTreeMap::new());
+        Ok(value)
     }
 }
 

@@ -8,6 +8,8 @@ use crate::codec::body;
 use crate::codec::reply::Reply;
 use crate::options::WriteOptions;
 use api::Status;
+use api::decode::{Target, canonical};
+use api::schema::Schema;
 use serde_json::Value;
 
 /// How a patch is written.
@@ -70,19 +72,36 @@ pub(crate) async fn patch(scope: &Scope, request_body: Body, part: Part) -> Resu
         let mut new = scope.patched(kind, old, &patch, &part)?;
         let expect = part.kind(scope);
         super::expect_kind(&mut new, &expect.0, &expect.1)?;
-        if part.is_object() {
-            scope.check_fields(&mut new, options.field_validation)?;
+        let decoded = canonical(&new, Target::new(&expect.0, &expect.1)).map_err(|error| rejected(&error))?;
+        match part.is_object() {
+            true => scope.check_fields(decoded, options.field_validation),
+            false => Ok(decoded.value),
         }
-        Ok(new)
     };
     let (written, _) = change.run(scope, &mut make).await?;
     Ok(written.reply(200))
 }
 
+/// 422 for a patch that leads to what is no object of the kind. Upstream: `NewGenericServerResponse`.
+pub(crate) fn rejected(why: &str) -> Status {
+    let mut status = Status::failure(
+        422,
+        api::Reason::Invalid,
+        "the server rejected our request due to an error in our request",
+    );
+    let cause = api::status::Cause {
+        reason: "UnexpectedServerResponse".to_owned(),
+        message: why.to_owned(),
+        field: String::new(),
+    };
+    status.details = Some(Box::new(api::status::Details { causes: vec![cause], ..Default::default() }));
+    status
+}
+
 impl Scope {
     /// Whether the row's kind has a schema of ours: only then a strategic merge is defined.
     pub(crate) fn has_schema(&self) -> bool {
-        false
+        Schema::published().object(&self.entry.api_version, &self.entry.resource.kind).is_some()
     }
 
     /// The object with the patch applied.
