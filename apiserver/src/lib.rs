@@ -14,6 +14,7 @@ pub mod discovery;
 mod fields;
 pub mod health;
 pub mod hooks;
+mod maintenance;
 mod metadata;
 pub mod openapi;
 pub mod options;

@@ -135,6 +135,7 @@ impl Builder {
         self.hooks.paths.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         let registry = Registry::open(self.store, self.transforms).await?;
         registry.add(self.rows).await?;
+        tokio::spawn(crate::maintenance::run(Arc::downgrade(&registry)));
         Ok(Arc::new(Server {
             registry,
             hooks: self.hooks,

@@ -252,3 +252,59 @@ async fn encodings() {
     large["data"] = "z".repeat(4 << 20).into();
     api.post(THINGS, large).await.expect(413);
 }
+
+/// Objects that live for two minutes.
+struct Mortal;
+
+impl api::DynStrategy for Mortal {
+    fn default(&self, _: &mut Value) -> Result<(), api::Status> {
+        Ok(())
+    }
+    fn create(
+        &self,
+        _: &mut Value,
+        _: &mut api::FieldErrors,
+        _: &api::Context<'_>,
+    ) -> Result<api::strategy::Outcome, api::Status> {
+        Ok(Default::default())
+    }
+    fn update(
+        &self,
+        _: &mut Value,
+        _: &Value,
+        _: &mut api::FieldErrors,
+        _: &api::Context<'_>,
+    ) -> Result<api::strategy::Outcome, api::Status> {
+        Ok(Default::default())
+    }
+    fn update_status(
+        &self,
+        _: &mut Value,
+        _: &Value,
+        _: &mut api::FieldErrors,
+        _: &api::Context<'_>,
+    ) -> Result<api::strategy::Outcome, api::Status> {
+        Ok(Default::default())
+    }
+    fn grace_seconds(&self, _: &Value, _: Option<i64>) -> Result<Option<i64>, api::Status> {
+        Ok(None)
+    }
+    fn ttl_seconds(&self) -> Option<u32> {
+        Some(120)
+    }
+    fn may_lose(&self, _: &Value, _: Option<&Value>) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_lived_its_time_goes() {
+    let row = Resource::new("", "v1", "Fly", "flies", Scope::Cluster).rules(Mortal);
+    let api = Api::new(vec![row]).await;
+    let mut watch = api.watch("/api/v1/flies?watch=1&timeoutSeconds=600").await;
+    api.post("/api/v1/flies", json!({"metadata": {"name": "f"}})).await.expect(201);
+    assert_eq!(watch.short().await, "ADDED f");
+    let born = tokio::time::Instant::now();
+    assert_eq!(watch.short().await, "DELETED f");
+    assert!(born.elapsed().as_secs() >= 120);
+}
