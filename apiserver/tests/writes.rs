@@ -317,3 +317,48 @@ async fn who_is_not_allowed_is_told_what() {
         "things.example.com is forbidden: User \"system:anonymous\" cannot list resource \"things\" in API group \"example.com\" in the namespace \"a\""
     );
 }
+
+#[tokio::test]
+async fn patches() {
+    let api = Api::new(rows()).await;
+    api.post(THINGS, thing("t")).await.expect(201);
+    let url = format!("{THINGS}/t");
+    let merged = api
+        .merge(&url, json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 2, "x": null}}))
+        .await
+        .expect(200);
+    assert_eq!((&merged["spec"]["replicas"], &merged["metadata"]["labels"]["a"]), (&json!(2), &json!("b")));
+    assert_eq!(api.merge(&url, json!({"spec": {"replicas": 2}})).await.expect(200), merged);
+    let operations = json!([{"op": "test", "path": "/spec/replicas", "value": 2}, {"op": "add", "path": "/metadata/labels/c", "value": "d"}]);
+    let bytes = serde_json::to_vec(&operations).unwrap();
+    let json_patch = [("content-type", "application/json-patch+json")];
+    let patched = api.with_headers("PATCH", &url, &json_patch, bytes).await.expect(200);
+    assert_eq!(patched["metadata"]["labels"], json!({"a": "b", "c": "d"}));
+    let bytes = serde_json::to_vec(&json!([{"op": "remove", "path": "/spec/none"}])).unwrap();
+    api.with_headers("PATCH", &url, &json_patch, bytes).await.expect(422);
+    api.with_headers("PATCH", &url, &[("content-type", "application/json")], b"{}".to_vec())
+        .await
+        .expect(415);
+    // A patch that names a version loses against a newer one.
+    api.merge(&url, json!({"metadata": {"resourceVersion": "1"}, "spec": {"replicas": 9}})).await.expect(409);
+    let scale = api.merge(&format!("{url}/scale"), json!({"spec": {"replicas": 5}})).await.expect(200);
+    assert_eq!(scale["spec"]["replicas"], 5);
+    let status = api
+        .merge(&format!("{url}/status"), json!({"status": {"ready": 1}, "spec": {"replicas": 8}}))
+        .await
+        .expect(200);
+    assert_eq!((&status["status"]["ready"], &status["spec"]["replicas"]), (&json!(1), &json!(5)));
+    api.merge(&format!("{THINGS}/none"), json!({})).await.expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patches_of_the_same_object_are_all_kept() {
+    let api = Api::new(rows()).await;
+    api.post(THINGS, thing("t")).await.expect(201);
+    let url = format!("{THINGS}/t");
+    let patches = (0..10).map(|index| api.merge(&url, json!({"spec": {format!("x{index}"): index}})));
+    for answer in futures::future::join_all(patches).await {
+        answer.expect(200);
+    }
+    assert_eq!(api.get(&url).await.expect(200)["spec"].as_object().unwrap().len(), 11);
+}
