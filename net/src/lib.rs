@@ -1,5 +1,50 @@
-//! How packets and names reach pods: DNS.
+//! How packets and names reach pods: the pod network, the service proxy, the cluster's DNS.
 //!
-//! It never starts a container and never decides where a pod runs. Start at [`dns`].
+//! [`pod_network`] gives pods their network, [`proxy`] sends what goes to a service to its endpoints, [`dns`] answers for names. `nft` is the
+//! language of the kernel's rules. Each works without the others.
+//!
+//! It never starts a program, and it never touches rules, interfaces or routes that it did not make.
 
-pub mod dns;
+mod cidr;
+mod names;
+mod nft;
+pub mod pod_network;
+#[cfg(test)]
+mod testing;
+
+pub use cidr::{Cidr, NoCidr};
+pub use names::Instance;
+
+use serde::{Deserialize, Serialize};
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// The default.
+    Tcp,
+    /// Datagrams.
+    Udp,
+    /// Streams of messages.
+    Sctp,
+}
+
+impl Protocol {
+    /// From what objects say: `TCP`, `UDP`, `SCTP`.
+    pub fn parse(text: &str) -> Option<Protocol> {
+        match text {
+            "TCP" => Some(Protocol::Tcp),
+            "UDP" => Some(Protocol::Udp),
+            "SCTP" => Some(Protocol::Sctp),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+}
