@@ -7,6 +7,8 @@
 
 mod bring_up;
 mod report;
+#[cfg(test)]
+mod tests;
 mod wind_down;
 
 use crate::back_off::BackOff;
