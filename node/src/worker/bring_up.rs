@@ -27,6 +27,8 @@ use std::time::Duration;
 const VOLUMES_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
 /// Waits between tries to make a sandbox.
 const SANDBOX_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long the error of a pull is shown before its back-off.
+const ERROR_SHOWN: Duration = Duration::from_secs(2);
 
 impl Worker {
     /// Launches what the plan asks for, as far as it is due and not under way.
@@ -209,6 +211,11 @@ impl Worker {
     fn launch_pull(&mut self, container: &ContainerDef, now: Timestamp) {
         let name = container.name().to_owned();
         if let Some(until) = self.pull_back_off.until_since_update(container.image(), now) {
+            // What went wrong is shown for a moment before the wait for the next try is.
+            let shown_until = until - self.pull_back_off.wait(container.image()) + ERROR_SHOWN;
+            if shown_until > now {
+                return self.wake_by(shown_until);
+            }
             let mut message = format!("Back-off pulling image \"{}\"", container.image());
             if self.told_back_off.insert(format!("pull {name}"), until) != Some(until) {
                 self.node.container_event(&self.def, container, false, "BackOff", message.clone());

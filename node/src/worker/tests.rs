@@ -363,7 +363,7 @@ impl Bench {
 
     /// Waits until the API shows what `what` looks for.
     async fn until(&self, what: impl Fn(&Value) -> bool) -> Value {
-        for _ in 0..2000 {
+        for _ in 0..10_000 {
             let status = self.server.lock().status.clone();
             if what(&status) {
                 return status;
