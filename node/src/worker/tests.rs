@@ -50,7 +50,8 @@ impl Recorder {
         let one = script.containers.get_mut(id).unwrap();
         let reason = if code == 0 { ExitReason::Completed } else { ExitReason::Error };
         let exit = Exit { code, reason, message: String::new() };
-        (one.state, one.finished_at, one.exit) = (runtime::ContainerState::Exited, Some(now), Some(exit.clone()));
+        (one.state, one.finished_at, one.exit) =
+            (runtime::ContainerState::Exited, Some(now), Some(exit.clone()));
         runtime::Event::Exited { sandbox: one.sandbox.clone(), container: id.to_owned(), exit, at: now }
     }
 
@@ -75,7 +76,10 @@ impl Runtime for Recorder {
         self.call(format!("pull {}", request.reference));
         match self.script.lock().missing_image {
             true => Box::pin(async move { Err(Error::ImageUnknown { reference: request.reference }) }),
-            false => done(Pulled { image: Image { id: "sha256:1".into(), ..Default::default() }, from: PulledFrom::Registry }),
+            false => done(Pulled {
+                image: Image { id: "sha256:1".into(), ..Default::default() },
+                from: PulledFrom::Registry,
+            }),
         }
     }
     fn import_images<'a>(&'a self, _: &'a std::path::Path) -> BoxFuture<'a, Result<Vec<Image>>> {
@@ -126,7 +130,11 @@ impl Runtime for Recorder {
         self.call("update sandbox");
         done(())
     }
-    fn create_container<'a>(&'a self, sandbox: &'a str, spec: ContainerSpec) -> BoxFuture<'a, Result<String>> {
+    fn create_container<'a>(
+        &'a self,
+        sandbox: &'a str,
+        spec: ContainerSpec,
+    ) -> BoxFuture<'a, Result<String>> {
         let name = spec.labels["io.kubernetes.container.name"].clone();
         self.call(format!("create {name}"));
         let now = self.now();
@@ -158,7 +166,12 @@ impl Runtime for Recorder {
         (one.state, one.started_at) = (runtime::ContainerState::Running, Some(now));
         done(())
     }
-    fn stop_container<'a>(&'a self, id: &'a str, _: Option<&'a str>, grace: Duration) -> BoxFuture<'a, Result<()>> {
+    fn stop_container<'a>(
+        &'a self,
+        id: &'a str,
+        _: Option<&'a str>,
+        grace: Duration,
+    ) -> BoxFuture<'a, Result<()>> {
         let name = self.script.lock().containers[id].spec.labels["io.kubernetes.container.name"].clone();
         self.call(format!("stop {name} {}", grace.as_secs()));
         self.exit(id, 0);
@@ -174,7 +187,9 @@ impl Runtime for Recorder {
     }
     fn container<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ContainerStatus>> {
         let found = self.script.lock().containers.get(id).cloned();
-        Box::pin(async move { found.ok_or(Error::NotFound { what: runtime::error::What::Container, id: id.to_owned() }) })
+        Box::pin(async move {
+            found.ok_or(Error::NotFound { what: runtime::error::What::Container, id: id.to_owned() })
+        })
     }
     fn containers(&self) -> BoxFuture<'_, Result<Vec<ContainerStatus>>> {
         done(self.script.lock().containers.values().cloned().collect())
@@ -212,9 +227,14 @@ impl Runtime for Recorder {
 struct Net(Arc<Recorder>);
 
 impl PodNetwork for Net {
-    fn attach<'a>(&'a self, _: &'a PodAttachment) -> BoxFuture<'a, std::result::Result<Attached, NetworkError>> {
+    fn attach<'a>(
+        &'a self,
+        _: &'a PodAttachment,
+    ) -> BoxFuture<'a, std::result::Result<Attached, NetworkError>> {
         self.0.call("attach");
-        Box::pin(async { Ok(Attached { namespace_path: "/n".into(), addresses: vec!["10.0.0.1".parse().unwrap()] }) })
+        Box::pin(async {
+            Ok(Attached { namespace_path: "/n".into(), addresses: vec!["10.0.0.1".parse().unwrap()] })
+        })
     }
     fn detach<'a>(&'a self, _: &'a str) -> BoxFuture<'a, std::result::Result<(), NetworkError>> {
         self.0.call("detach");
@@ -228,7 +248,11 @@ impl PodNetwork for Net {
 struct NoTokens;
 
 impl Tokens for NoTokens {
-    fn token<'a>(&'a self, _: TokenFor, _: Timestamp) -> BoxFuture<'a, std::result::Result<Token, VolumeError>> {
+    fn token<'a>(
+        &'a self,
+        _: TokenFor,
+        _: Timestamp,
+    ) -> BoxFuture<'a, std::result::Result<Token, VolumeError>> {
         Box::pin(async { Err(VolumeError::Token(api::Status::unavailable("none"))) })
     }
     fn forget(&self, _: &str) {}
@@ -266,11 +290,18 @@ fn merge(status: &mut Value, patch: &Value) {
     }
 }
 
-async fn answer(server: Arc<Mutex<ApiServer>>, request: Request<Body>) -> std::result::Result<Response<Body>, Infallible> {
+async fn answer(
+    server: Arc<Mutex<ApiServer>>,
+    request: Request<Body>,
+) -> std::result::Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let mut server = server.lock();
-    let pod = match (head.method.as_str(), head.uri.path().ends_with("/pods/p/status"), head.uri.path().ends_with("/pods/p")) {
+    let pod = match (
+        head.method.as_str(),
+        head.uri.path().ends_with("/pods/p/status"),
+        head.uri.path().ends_with("/pods/p"),
+    ) {
         ("PATCH", true, _) => {
             let patch: Value = serde_json::from_slice(&body).unwrap();
             if server.status.is_null() {
@@ -314,7 +345,8 @@ impl Bench {
         let server = Arc::new(Mutex::new(ApiServer::default()));
         let shared = server.clone();
         let service = tower::service_fn(move |request| answer(shared.clone(), request));
-        let client = Client::in_process(tower::util::BoxCloneSyncService::new(service), api::UserInfo::node("n"));
+        let client =
+            Client::in_process(tower::util::BoxCloneSyncService::new(service), api::UserInfo::node("n"));
         let options = NodeOptions::new("n", root.path(), "/parent");
         let node = NodeContext {
             directories: Directories { disk: root.path().join("disk"), memory: root.path().join("memory") },
@@ -339,7 +371,8 @@ impl Bench {
     }
 
     fn def(&self, spec: Value, extra: Value) -> PodDef {
-        let mut object = json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u", "generation": 1}, "spec": spec});
+        let mut object =
+            json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u", "generation": 1}, "spec": spec});
         for (key, value) in extra.as_object().into_iter().flatten() {
             object["metadata"][key] = value.clone();
         }
@@ -425,7 +458,9 @@ async fn what_crashes_is_restarted_and_then_has_to_wait() {
             bench.until(|status| status["containerStatuses"][0]["restartCount"] == 1 && ready(status)).await;
         }
     }
-    let status = bench.until(|status| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff").await;
+    let status = bench
+        .until(|status| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+        .await;
     let one = &status["containerStatuses"][0];
     assert_eq!(one["lastState"]["terminated"]["exitCode"], 1);
     assert_eq!(one["state"]["waiting"]["message"], "back-off 10s restarting failed container=a pod=p_ns(u)");
@@ -478,7 +513,9 @@ async fn an_image_that_cannot_be_had_is_told_and_tried_again() {
     let bench = Bench::new();
     bench.recorder.script.lock().missing_image = true;
     let _worker = bench.start(spec("Always", &["a"]), Observed::default());
-    let waits = |reason: &'static str| move |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"] == reason;
+    let waits = |reason: &'static str| {
+        move |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+    };
     bench.until(waits("ErrImagePull")).await;
     let status = bench.until(waits("ImagePullBackOff")).await;
     assert_eq!(status["phase"], "Pending");
@@ -490,7 +527,8 @@ async fn an_image_that_cannot_be_had_is_told_and_tried_again() {
 async fn sidecars_start_first_and_end_last() {
     let mut bench = Bench::new();
     let mut pod = spec("Always", &["a"]);
-    pod["initContainers"] = json!([{"name": "s", "image": "i:1", "restartPolicy": "Always"}, {"name": "x", "image": "i:1"}]);
+    pod["initContainers"] =
+        json!([{"name": "s", "image": "i:1", "restartPolicy": "Always"}, {"name": "x", "image": "i:1"}]);
     let worker = bench.start(pod.clone(), Observed::default());
     bench.until(|status| status["initContainerStatuses"][1]["state"]["running"].is_object()).await;
     assert_eq!(bench.calls(), ["attach", "create sandbox", "create s", "create x"]);
@@ -499,7 +537,13 @@ async fn sidecars_start_first_and_end_last() {
     worker.messages.send(Message::Runtime(event)).await.unwrap();
     bench.until(ready).await;
     assert_eq!(bench.calls(), ["create a"]);
-    bench.tell(&worker, pod, json!({"deletionTimestamp": "1970-01-01T00:17:00Z", "deletionGracePeriodSeconds": 5})).await;
+    bench
+        .tell(
+            &worker,
+            pod,
+            json!({"deletionTimestamp": "1970-01-01T00:17:00Z", "deletionGracePeriodSeconds": 5}),
+        )
+        .await;
     bench.ended.recv().await;
     assert_eq!(bench.calls()[..2], ["stop a 5".to_owned(), "stop s 5".to_owned()]);
 }
