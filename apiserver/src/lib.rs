@@ -7,6 +7,7 @@
 //! Start at [`server::Server`] (the composition) and [`pipeline`] (the way of a request); what others plug in is in
 //! [`hooks`].
 
+pub mod actions;
 pub mod auth;
 mod chain;
 pub mod codec;

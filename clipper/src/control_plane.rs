@@ -7,6 +7,7 @@ use crate::{bootstrap, kubeconfig, pki};
 use anyhow::{Context as _, Result, bail};
 use api::user::{GROUP_AUTHENTICATED, GROUP_MASTERS};
 use api::{Lookup, UserInfo};
+use apiserver::actions::binding::PodBinding;
 use apiserver::auth::impersonation::Impersonation;
 use apiserver::auth::rbac::{EscalationCheck, Rbac};
 use apiserver::auth::token::Tokens;
@@ -88,6 +89,7 @@ impl ControlPlane {
             .authenticate(Arc::new(Impersonation { authenticators: who, authorizers }))
             .authorize(rbac.clone())
             .admission(Arc::new(Pure(Arc::new(EscalationCheck(rbac)))))
+            .handler("", "pods", "binding", Arc::new(PodBinding))
             .path("/api", discovery.clone())
             .path("/apis", discovery)
             .path("/healthz", health("healthz"))

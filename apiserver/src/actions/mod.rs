@@ -1,0 +1,3 @@
+//! Subresources that do something when they are posted to.
+
+pub mod binding;
