@@ -157,9 +157,10 @@ pub(crate) fn validate(resource: &Resource, object: &Value, errors: &mut FieldEr
         let name = text(object, "name");
         if name.is_empty() {
             errors.required("name", "name or generateName is required");
-        }
-        for fault in names::path_segment(name) {
-            errors.invalid("name", name, fault);
+        } else {
+            for fault in resource.strategy.name_faults(name) {
+                errors.invalid("name", name, fault);
+            }
         }
         validate_namespace(resource, object, errors);
         let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);

@@ -82,6 +82,10 @@ fn spec_of(job: &Job) -> JobSpec {
 impl Strategy for Rules {
     type Kind = Job;
 
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+
     fn default(&self, job: &mut Job) {
         let spec = job.spec.get_or_insert_default();
         job_spec::default(spec);

@@ -5,6 +5,7 @@ use api::resource::{Action, Column, Field, Resource, Scope, Subresource};
 use api::strategy::Typed;
 use api::{Context, FieldErrors, Status, Strategy, names};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
+use serde_json::Value;
 use std::sync::Arc;
 
 pub(crate) fn resource() -> Resource {
@@ -45,8 +46,22 @@ fn default(namespace: &mut Namespace) {
 impl Strategy for Rules {
     type Kind = Namespace;
 
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+
     fn name_faults(&self, name: &str) -> Vec<String> {
         names::dns_label(name)
+    }
+
+    /// A namespace goes when everything in it is gone, which `spec.finalizers` stands for.
+    fn keeps_deleted(&self, namespace: &mut Value) -> bool {
+        let finalizers = namespace.pointer("/spec/finalizers").and_then(Value::as_array);
+        let is_kept = finalizers.is_some_and(|list| !list.is_empty());
+        if is_kept {
+            namespace["status"]["phase"] = "Terminating".into();
+        }
+        is_kept
     }
 
     fn default(&self, namespace: &mut Namespace) {

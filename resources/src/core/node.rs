@@ -85,6 +85,16 @@ struct Rules;
 impl Strategy for Rules {
     type Kind = Node;
 
+    /// A node registers itself with its status.
+    fn keeps_status(&self) -> bool {
+        true
+    }
+
+    /// A heartbeat that says nothing new.
+    fn may_lose(&self, new: &Value, old: Option<&Value>) -> bool {
+        old.is_some_and(|old| without_heartbeats(new) == without_heartbeats(old))
+    }
+
     fn default(&self, node: &mut Node) {
         node.spec.get_or_insert_default();
         let status = node.status.get_or_insert_default();
@@ -116,6 +126,17 @@ impl Strategy for Rules {
         validate(new, errors);
         validate_change(new, old, errors);
     }
+}
+
+fn without_heartbeats(node: &Value) -> Value {
+    let mut node = node.clone();
+    node["metadata"]["resourceVersion"] = Value::Null;
+    node["metadata"]["managedFields"] = Value::Null;
+    let conditions = node.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        condition["lastHeartbeatTime"] = Value::Null;
+    }
+    node
 }
 
 fn spec_of(node: &Node) -> NodeSpec {

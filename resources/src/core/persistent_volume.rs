@@ -76,6 +76,10 @@ fn sources(spec: &PersistentVolumeSpec) -> [(&'static str, bool); 22] {
 impl Strategy for Rules {
     type Kind = PersistentVolume;
 
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, volume: &mut PersistentVolume) {
         let spec = volume.spec.get_or_insert_default();
         if text(&spec.persistent_volume_reclaim_policy).is_empty() {

@@ -52,6 +52,10 @@ struct Rules;
 impl Strategy for Rules {
     type Kind = PersistentVolumeClaim;
 
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, claim: &mut PersistentVolumeClaim) {
         default_claim_spec(claim.spec.get_or_insert_default());
         let status = claim.status.get_or_insert_default();

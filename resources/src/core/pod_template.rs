@@ -24,6 +24,10 @@ struct Rules;
 impl Strategy for Rules {
     type Kind = PodTemplate;
 
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, own: &mut PodTemplate) {
         default_template(own.template.get_or_insert_default());
     }

@@ -38,6 +38,10 @@ struct Rules;
 impl Strategy for Rules {
     type Kind = ReplicationController;
 
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+
     /// Selector and labels come from the template.
     fn default(&self, controller: &mut ReplicationController) {
         let spec = controller.spec.get_or_insert_default();

@@ -54,6 +54,10 @@ struct Rules;
 impl Strategy for Rules {
     type Kind = ResourceQuota;
 
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, quota: &mut ResourceQuota) {
         canonical(&mut quota.spec.get_or_insert_default().hard);
         let status = quota.status.get_or_insert_default();

@@ -29,6 +29,10 @@ fn clean(account: &mut ServiceAccount) {
 impl Strategy for Rules {
     type Kind = ServiceAccount;
 
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, account: &mut ServiceAccount, _: &Context<'_>) -> Result<(), Status> {
         clean(account);
         Ok(())

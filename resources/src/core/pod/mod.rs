@@ -72,6 +72,10 @@ fn count_change(new: &mut Pod, old: &Pod) {
 impl Strategy for Rules {
     type Kind = Pod;
 
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+
     fn default(&self, pod: &mut Pod) {
         default(pod);
     }
