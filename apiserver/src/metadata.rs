@@ -380,7 +380,7 @@ mod tests {
         );
         check(
             json!({"name": "a/b", "namespace": "n"}),
-            &["metadata.name: Invalid value: \"a/b\": may not contain '/'"],
+            &["metadata.name: Invalid value: \"a/b\": a lowercase RFC 1123 subdomain must"],
         );
         check(json!({"name": "a"}), &["metadata.namespace: Required value"]);
         check(

@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("store", &[]),
     ("shim", &[]),
-    ("runtime", &[]),
+    ("runtime", &["shim"]),
     ("resources", &["api"]),
     ("apiserver", &["api", "store"]),
     ("client", &["api"]),
