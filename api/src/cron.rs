@@ -278,7 +278,7 @@ fn range(text: &str, bounds: &Bounds) -> Result<(u64, bool), CronError> {
     if parts.next().is_some() {
         return Err(CronError::Slashes { text: own() });
     }
-    let step = step_text.map_or(Ok(1), |step| number(step))?;
+    let step = step_text.map_or(Ok(1), number)?;
     let limits: Vec<_> = span.split('-').collect();
     let star = matches!(limits[0], "*" | "?");
     let (start, mut end) = match limits[..] {

@@ -91,10 +91,11 @@ pub(crate) fn prepare_create(resource: &Resource, object: &mut Value, uid: Strin
     if resource.has_generation {
         metadata.insert("generation".to_owned(), 1.into());
     }
-    if resource.has_status && !resource.strategy.keeps_status() {
-        if let Some(map) = object.as_object_mut() {
-            map.remove("status");
-        }
+    if resource.has_status
+        && !resource.strategy.keeps_status()
+        && let Some(map) = object.as_object_mut()
+    {
+        map.remove("status");
     }
 }
 

@@ -86,10 +86,11 @@ impl Entry {
         if self.is_as_kept(&object.json) {
             return Ok(Arc::new(object));
         }
-        if !self.resource.strategy.converts() && self.converter.is_none() {
-            if let Some(json) = json::with_api_version(&object.json, &self.api_version) {
-                return Ok(Arc::new(Object { meta: object.meta, json }));
-            }
+        if !self.resource.strategy.converts()
+            && self.converter.is_none()
+            && let Some(json) = json::with_api_version(&object.json, &self.api_version)
+        {
+            return Ok(Arc::new(Object { meta: object.meta, json }));
         }
         let values = self.convert(vec![object.decode().map_err(Status::internal)?]).await?;
         let value = values.into_iter().next().ok_or_else(|| Status::internal("nothing was converted"))?;

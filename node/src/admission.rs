@@ -73,11 +73,11 @@ pub(crate) fn admit(def: &PodDef, place: &Place<'_>, others: &(Totals, usize)) -
         );
     }
     let selector = def.spec().node_selector.as_ref();
-    if let Some(os) = selector.and_then(|selector| selector.get("kubernetes.io/os")) {
-        if place.labels.get("kubernetes.io/os") != Some(os) {
-            let text = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
-            return no("PodOSSelectorNodeLabelDoesNotMatch", text.to_owned());
-        }
+    if let Some(os) = selector.and_then(|selector| selector.get("kubernetes.io/os"))
+        && place.labels.get("kubernetes.io/os") != Some(os)
+    {
+        let text = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        return no("PodOSSelectorNodeLabelDoesNotMatch", text.to_owned());
     }
     for sysctl in def.spec().security_context.iter().flat_map(|context| context.sysctls.iter().flatten()) {
         let name = sysctl.name.replace('/', ".");

@@ -113,10 +113,10 @@ pub(crate) fn container(making: &Making<'_>) -> Result<ContainerSpec, String> {
 
 fn variables(making: &Making<'_>) -> Vec<(String, String)> {
     let mut list: Vec<(String, String)> = Vec::with_capacity(making.env.len() + 1);
-    if !making.env.contains_key("HOSTNAME") {
-        if let Some(name) = files::node_name_in_pod(making.def, &making.options.cluster_domain) {
-            list.push(("HOSTNAME".to_owned(), name));
-        }
+    if !making.env.contains_key("HOSTNAME")
+        && let Some(name) = files::node_name_in_pod(making.def, &making.options.cluster_domain)
+    {
+        list.push(("HOSTNAME".to_owned(), name));
     }
     list.extend(making.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     list

@@ -84,19 +84,17 @@ pub(crate) fn environment(
     let mut env = Env::new();
     for from in container.spec.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
-        if let Some(reference) = &from.config_map_ref {
-            if let Some(map) = source.config_map(&reference.name, reference.optional)? {
-                env.extend(
-                    map.data.into_iter().flatten().map(|(key, value)| (format!("{prefix}{key}"), value)),
-                );
-            }
+        if let Some(reference) = &from.config_map_ref
+            && let Some(map) = source.config_map(&reference.name, reference.optional)?
+        {
+            env.extend(map.data.into_iter().flatten().map(|(key, value)| (format!("{prefix}{key}"), value)));
         }
-        if let Some(reference) = &from.secret_ref {
-            if let Some(secret) = source.secret(&reference.name, reference.optional)? {
-                let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
-                let data = secret.data.into_iter().flatten();
-                env.extend(data.map(|(key, value)| (format!("{prefix}{key}"), text(value.0))));
-            }
+        if let Some(reference) = &from.secret_ref
+            && let Some(secret) = source.secret(&reference.name, reference.optional)?
+        {
+            let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+            let data = secret.data.into_iter().flatten();
+            env.extend(data.map(|(key, value)| (format!("{prefix}{key}"), text(value.0))));
         }
     }
     for variable in container.spec.env.iter().flatten() {

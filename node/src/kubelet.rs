@@ -327,10 +327,10 @@ impl Kubelet {
         }
         let directories = &self.node.directories;
         for uid in names_in(&directories.disk).into_iter().chain(names_in(&directories.memory)) {
-            if !known.contains(&uid) {
-                if let Err(error) = volume::unmount_all(directories, &uid) {
-                    tracing::warn!(uid, %error, "the volumes of a pod that is gone cannot be removed");
-                }
+            if !known.contains(&uid)
+                && let Err(error) = volume::unmount_all(directories, &uid)
+            {
+                tracing::warn!(uid, %error, "the volumes of a pod that is gone cannot be removed");
             }
         }
         for name in names_in(&self.node.options.log_directory) {

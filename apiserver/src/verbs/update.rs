@@ -194,13 +194,14 @@ impl Change<'_> {
     fn prepare(&self, scope: &Scope, new: &mut Value, old: &Value) -> Result<(), Status> {
         let resource = &scope.entry.resource;
         metadata::prepare_update(new, old, scope.now);
-        if resource.has_status && matches!(self.part, Part::Whole | Part::Scale { .. }) {
-            if let Some(map) = new.as_object_mut() {
-                match old.get("status") {
-                    Some(status) => map.insert("status".to_owned(), status.clone()),
-                    None => map.remove("status"),
-                };
-            }
+        if resource.has_status
+            && matches!(self.part, Part::Whole | Part::Scale { .. })
+            && let Some(map) = new.as_object_mut()
+        {
+            match old.get("status") {
+                Some(status) => map.insert("status".to_owned(), status.clone()),
+                None => map.remove("status"),
+            };
         }
         let mut errors = FieldErrors::default();
         let context = scope.context(self.options.dry_run);

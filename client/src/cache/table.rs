@@ -129,7 +129,7 @@ impl Table {
             None => remove(&mut self.objects, key),
         };
         match (&old, &new) {
-            (None, None) => return,
+            (None, None) => (),
             (Some(old), Some(new)) if old.meta.uid != new.meta.uid => {
                 self.note(key, Some(old), None);
                 self.note(key, None, Some(new));

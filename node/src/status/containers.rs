@@ -233,19 +233,19 @@ fn effective_resources(
                 limits.insert("cpu".to_owned(), amount::from_milli(milli));
             }
         }
-        if let Some(bytes) = now.memory_bytes.filter(|bytes| *bytes > 0) {
-            if limits.contains_key("memory") && now.memory_bytes != wanted.memory_bytes {
-                limits.insert("memory".to_owned(), amount::from_bytes(bytes));
-            }
+        if let Some(bytes) = now.memory_bytes.filter(|bytes| *bytes > 0)
+            && limits.contains_key("memory")
+            && now.memory_bytes != wanted.memory_bytes
+        {
+            limits.insert("memory".to_owned(), amount::from_bytes(bytes));
         }
     }
-    if let (Some(requests), Some(shares)) = (&mut own.requests, now.cpu_shares) {
-        if requests.contains_key("cpu")
-            && now.cpu_shares != wanted.cpu_shares
-            && shares > resources::SHARES_MIN
-        {
-            requests.insert("cpu".to_owned(), amount::from_milli(resources::shares_to_milli(shares)));
-        }
+    if let (Some(requests), Some(shares)) = (&mut own.requests, now.cpu_shares)
+        && requests.contains_key("cpu")
+        && now.cpu_shares != wanted.cpu_shares
+        && shares > resources::SHARES_MIN
+    {
+        requests.insert("cpu".to_owned(), amount::from_milli(resources::shares_to_milli(shares)));
     }
     Some(own)
 }

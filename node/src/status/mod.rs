@@ -137,10 +137,10 @@ fn settle_phase(inputs: &Inputs<'_>, status: &mut PodStatus) {
     };
     let api = inputs.def.pod.status.as_ref();
     let api_ended = api.and_then(|api| ended(&api.phase));
-    if ended(&status.phase).is_none() {
-        if let Some(phase) = ended(&inputs.old.phase).or_else(|| api_ended.clone()) {
-            status.phase = Some(phase);
-        }
+    if ended(&status.phase).is_none()
+        && let Some(phase) = ended(&inputs.old.phase).or_else(|| api_ended.clone())
+    {
+        status.phase = Some(phase);
     }
     if status.phase == inputs.old.phase {
         let kept = |own: &Option<String>, api: Option<&String>| own.clone().or_else(|| api.cloned());

@@ -50,10 +50,10 @@ impl<'a> AtomicWriter<'a> {
             check_path(path)?;
         }
         let current = fs::read_link(self.target.join(DATA)).ok();
-        if let Some(current) = &current {
-            if self.is_current(&self.target.join(current), payload) {
-                return self.link_names(payload);
-            }
+        if let Some(current) = &current
+            && self.is_current(&self.target.join(current), payload)
+        {
+            return self.link_names(payload);
         }
         let stamp = now.strftime("..%Y_%m_%d_%H_%M_%S").to_string();
         let name = format!("{stamp}.{}", now.as_nanosecond().unsigned_abs() % 1_000_000_000);

@@ -193,11 +193,11 @@ impl Worker {
         let label = self.def.label();
         let message = format!("back-off {wait} restarting failed container={name} pod={label}");
         self.waiting.insert(name.to_owned(), WaitReason { reason: "CrashLoopBackOff".to_owned(), message });
-        if self.told_back_off.insert(name.to_owned(), until) != Some(until) {
-            if let Some(container) = self.def.container(name) {
-                let text = format!("Back-off restarting failed container {name} in pod {label}");
-                self.node.container_event(&self.def, container, true, "BackOff", text);
-            }
+        if self.told_back_off.insert(name.to_owned(), until) != Some(until)
+            && let Some(container) = self.def.container(name)
+        {
+            let text = format!("Back-off restarting failed container {name} in pod {label}");
+            self.node.container_event(&self.def, container, true, "BackOff", text);
         }
         self.wake_by(until);
         true

@@ -419,10 +419,10 @@ impl Worker {
                 }
             },
             // Only of interest while a start waits for its hook: the container can be stopped by then.
-            runtime::Event::Started { container, .. } => {
-                if self.flight.start.is_some() && self.observed.by_id(&container).is_none() {
-                    self.refresh_container(&container).await;
-                }
+            runtime::Event::Started { container, .. }
+                if self.flight.start.is_some() && self.observed.by_id(&container).is_none() =>
+            {
+                self.refresh_container(&container).await;
             }
             runtime::Event::SandboxLost { sandbox } => {
                 if let Some(own) = self.observed.sandbox.as_mut().filter(|own| own.id == sandbox) {
@@ -475,10 +475,11 @@ impl Worker {
             return;
         }
         self.probes.set(&id, news.kind, result);
-        if news.kind == ProbeKind::Startup && result {
-            if let Some(handle) = self.probe_tasks.get(&id) {
-                handle.set_started();
-            }
+        if news.kind == ProbeKind::Startup
+            && result
+            && let Some(handle) = self.probe_tasks.get(&id)
+        {
+            handle.set_started();
         }
     }
 

@@ -88,15 +88,11 @@ fn check_type(secret: &Secret, errors: &mut FieldErrors) {
         }
         "kubernetes.io/dockercfg" => check_json(secret, ".dockercfg", errors),
         "kubernetes.io/dockerconfigjson" => check_json(secret, ".dockerconfigjson", errors),
-        "kubernetes.io/basic-auth" => {
-            if data("username").is_none() && data("password").is_none() {
-                require(&["username", "password"]);
-            }
+        "kubernetes.io/basic-auth" if data("username").is_none() && data("password").is_none() => {
+            require(&["username", "password"]);
         }
-        "kubernetes.io/ssh-auth" => {
-            if data("ssh-privatekey").is_none_or(|value| value.0.is_empty()) {
-                errors.required("data[ssh-privatekey]", "");
-            }
+        "kubernetes.io/ssh-auth" if data("ssh-privatekey").is_none_or(|value| value.0.is_empty()) => {
+            errors.required("data[ssh-privatekey]", "");
         }
         "kubernetes.io/tls" => require(&["tls.crt", "tls.key"]),
         _ => {}

@@ -269,7 +269,7 @@ fn check_os(spec: &PodSpec, name: &str, errors: &mut FieldErrors) {
 }
 
 /// The containers of a spec with their paths: init containers, containers, ephemeral ones as containers.
-pub(crate) fn each_container<'a>(spec: &'a PodSpec) -> impl Iterator<Item = (String, &'a Container)> {
+pub(crate) fn each_container(spec: &PodSpec) -> impl Iterator<Item = (String, &Container)> {
     let init = spec.init_containers.iter().flatten().enumerate();
     let init = init.map(|(at, container)| (format!("initContainers[{at}]"), container));
     init.chain(

@@ -60,10 +60,8 @@ impl<'a> Handler<'a> {
 
     fn check_first(&self, field: &str, grace_seconds: Option<i64>, errors: &mut FieldErrors) {
         match (field, self.exec, self.http, self.tcp, self.grpc, self.sleep) {
-            ("exec", Some(exec), ..) => {
-                if exec.command.as_ref().is_none_or(Vec::is_empty) {
-                    errors.required("command", "");
-                }
+            ("exec", Some(exec), ..) if exec.command.as_ref().is_none_or(Vec::is_empty) => {
+                errors.required("command", "");
             }
             ("httpGet", _, Some(http), ..) => check_http(http, errors),
             ("tcpSocket", _, _, Some(tcp), ..) => check_port(errors, "port", &tcp.port),

@@ -174,10 +174,10 @@ fn check(volume: &Volume, pod_name: &str, errors: &mut FieldErrors) {
         Some(field @ ("hostPath" | "gitRepo" | "nfs" | "secret" | "configMap" | "csi")) => {
             errors.at(field, |errors| check_simple(volume, errors));
         }
-        Some("persistentVolumeClaim") => {
-            if volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.claim_name.is_empty()) {
-                errors.required("persistentVolumeClaim.claimName", "");
-            }
+        Some("persistentVolumeClaim")
+            if volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.claim_name.is_empty()) =>
+        {
+            errors.required("persistentVolumeClaim.claimName", "");
         }
         Some("downwarAPI") => {
             if let Some(own) = &volume.downward_api {
