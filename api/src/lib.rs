@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod age;
+pub mod apply;
 pub mod cron;
 pub mod decode;
 pub mod errors;
@@ -20,6 +21,7 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod structural;
 pub mod time_text;
 pub mod user;
 

@@ -25,7 +25,6 @@ pub mod present;
 pub mod registry;
 pub mod serve;
 pub mod server;
-pub mod standard;
 pub mod storage;
 mod verbs;
 pub mod watch_cache;

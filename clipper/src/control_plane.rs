@@ -7,14 +7,18 @@ use crate::{bootstrap, kubeconfig, pki};
 use anyhow::{Context as _, Result, bail};
 use api::user::{GROUP_AUTHENTICATED, GROUP_MASTERS};
 use api::{Lookup, UserInfo};
+use apiserver::actions::binding::PodBinding;
+use apiserver::auth::impersonation::Impersonation;
+use apiserver::auth::rbac::{EscalationCheck, Rbac};
 use apiserver::auth::token::Tokens;
 use apiserver::auth::token::file::FileTokens;
 use apiserver::auth::token::keys::Keys;
 use apiserver::auth::token::service_account::{self, ServiceAccounts};
-use apiserver::health::Health;
-use apiserver::hooks::Handler;
-use apiserver::standard::Standard;
-use apiserver::{Server, Service};
+use apiserver::auth::x509::ClientCertificates;
+use apiserver::health::{Health, Version};
+use apiserver::hooks::{Authenticate, Authorize, Handler, Pure};
+use apiserver::openapi::OpenApi;
+use apiserver::{Server, Service, discovery::Discovery};
 use arc_swap::ArcSwap;
 use client::Client;
 use std::future::Future;
@@ -24,6 +28,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
+
+/// The version of Kubernetes whose API is served.
+const KUBERNETES_VERSION: &str = "1.37.2";
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -66,15 +73,30 @@ impl ControlPlane {
         let ready = Arc::new(AtomicBool::new(false));
         let health = |endpoint| -> Arc<dyn Handler> { Arc::new(Health::new(endpoint)) };
         let readyz = Health::new("readyz").flag("poststarthook/bootstrap", ready.clone());
+        let discovery: Arc<dyn Handler> = Arc::new(Discovery::default());
+        let version = Version {
+            major: "1",
+            minor: "37",
+            git_version: format!("v{KUBERNETES_VERSION}+clipper.{}", env!("CARGO_PKG_VERSION")),
+        };
         let lookup = Arc::new(Late::default());
+        let rbac = Arc::new(Rbac::new(lookup.clone()));
         let tokens = Arc::new(tokens(config, &pki, lookup.clone())?);
-        let address = format!("https://{node_ip}:{}", config.api_port);
-        let standard = Standard { lookup: lookup.clone(), tokens, address };
-        let builder = standard.install(Server::builder(store).resources(resources::all()));
-        let server = builder
+        let authorizers: Vec<Arc<dyn Authorize>> = vec![rbac.clone()];
+        let who: Vec<Arc<dyn Authenticate>> = vec![Arc::new(ClientCertificates), tokens];
+        let server = Server::builder(store)
+            .resources(resources::all())
+            .authenticate(Arc::new(Impersonation { authenticators: who, authorizers }))
+            .authorize(rbac.clone())
+            .admission(Arc::new(Pure(Arc::new(EscalationCheck(rbac)))))
+            .handler("", "pods", "binding", Arc::new(PodBinding))
+            .path("/api", discovery.clone())
+            .path("/apis", discovery)
             .path("/healthz", health("healthz"))
             .path("/livez", health("livez"))
             .path("/readyz", Arc::new(readyz))
+            .path("/openapi", Arc::new(OpenApi::default()))
+            .path("/version", Arc::new(version))
             .build()
             .await
             .context("the API server cannot read its store")?;

@@ -9,7 +9,6 @@ mod cidr;
 mod names;
 mod nft;
 pub mod pod_network;
-pub mod proxy;
 #[cfg(test)]
 mod testing;
 

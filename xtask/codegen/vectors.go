@@ -32,6 +32,7 @@ func writeVectors(directory string) {
 	must(os.MkdirAll(directory, 0o755))
 	packed(filepath.Join(directory, "protobuf.gz"), protobufVectors())
 	packed(filepath.Join(directory, "strategic.gz"), patchVectors())
+	packed(filepath.Join(directory, "apply.gz"), applyVectors())
 }
 
 // packed writes lines in a form that is the same at each run.

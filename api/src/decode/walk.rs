@@ -549,7 +549,8 @@ fn is_kept(field: &Field, value: &Value) -> bool {
                 || field.omit_zero && empty_struct())
         }
         _ => match value {
-            Value::Array(items) => !(field.omit_empty && items.is_empty()),
+            // An empty list of managed fields asks to forget them.
+            Value::Array(items) => !(field.omit_empty && items.is_empty() && field.name != "managedFields"),
             Value::Object(entries) => !(field.omit_empty && entries.is_empty()),
             _ => false,
         },

@@ -105,7 +105,11 @@ fn field(mut next: impl FnMut() -> &'static str) -> Field {
         let text = next();
         text.split_once(':').unwrap_or((text, ""))
     };
-    let atomic = next() == "atomic";
+    let atomic_here = match next() {
+        "atomic" => Some(true),
+        "granular" => Some(false),
+        _ => None,
+    };
     let default = next();
     let has = |flag: char| flags.contains(flag);
     Field {
@@ -132,7 +136,7 @@ fn field(mut next: impl FnMut() -> &'static str) -> Field {
             _ => ListType::Atomic,
         },
         list_keys: if list_keys.is_empty() { Box::default() } else { list_keys.split(',').collect() },
-        atomic,
+        atomic_here,
         default: (!default.is_empty()).then(|| serde_json::from_str(default).expect("a default is JSON")),
     }
 }

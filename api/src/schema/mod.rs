@@ -144,8 +144,8 @@ pub struct Field {
     pub list_type: ListType,
     /// Apply: what tells elements apart.
     pub list_keys: Box<[&'static str]>,
-    /// Apply: whether a map or struct is replaced as a whole here.
-    pub atomic: bool,
+    /// Apply: whether a map or struct is replaced as a whole here (`x-kubernetes-map-type`), where the field says so.
+    pub atomic_here: Option<bool>,
     /// The published default.
     pub default: Option<Value>,
 }
@@ -290,7 +290,8 @@ mod tests {
             matches!(inline.kind, Kind::Type(id) if Schema::published().get(id).shape == Shape::IntOrString)
         );
         assert!(field(("apps", "v1", "Deployment"), "spec.strategy").patch_retains_keys());
-        assert!(field(("", "v1", "Pod"), "spec.nodeSelector").atomic);
+        assert_eq!(field(("", "v1", "Pod"), "spec.nodeSelector").atomic_here, Some(true));
+        assert_eq!(field(("", "v1", "PersistentVolume"), "spec.claimRef").atomic_here, Some(false));
         assert_eq!(field(("", "v1", "Secret"), "data").many, Many::Map);
         assert_eq!(field(("", "v1", "Secret"), "data").kind, Kind::Bytes);
     }

@@ -136,8 +136,8 @@ impl<'a> Definitions<'a> {
                 }
             };
         }
-        if field.atomic {
-            say("x-kubernetes-map-type", "atomic".into());
+        if let Some(atomic) = field.atomic_here {
+            say("x-kubernetes-map-type", if atomic { "atomic" } else { "granular" }.into());
         }
         if !field.patch_strategy.is_empty() {
             say("x-kubernetes-patch-strategy", field.patch_strategy.into());
