@@ -9,6 +9,7 @@ mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
+mod history;
 mod job;
 mod namespace;
 mod number;
@@ -19,6 +20,7 @@ mod replication_controller;
 mod root_ca;
 mod served;
 mod service_account;
+mod stateful_set;
 mod template;
 
 use backend::Backends;
@@ -54,6 +56,7 @@ pub fn all(caches: &Caches, options: &Options) -> Vec<Controller> {
         endpoints::controller(backends),
         endpoint_slice_mirroring::controller(),
         job::controller(),
+        stateful_set::controller(),
     ]
 }
 
