@@ -4,6 +4,7 @@
 //! is the table that specifies it. They speak to the API only (crate `client`), never to each other. Start at [`all`].
 
 mod backend;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
@@ -12,6 +13,7 @@ mod garbage_collector;
 mod history;
 mod job;
 mod namespace;
+mod node_fit;
 mod number;
 mod owner;
 mod pod;
@@ -57,6 +59,7 @@ pub fn all(caches: &Caches, options: &Options) -> Vec<Controller> {
         endpoint_slice_mirroring::controller(),
         job::controller(),
         stateful_set::controller(),
+        daemon_set::controller(caches),
     ]
 }
 
