@@ -7,18 +7,15 @@ use crate::{bootstrap, kubeconfig, pki};
 use anyhow::{Context as _, Result, bail};
 use api::user::{GROUP_AUTHENTICATED, GROUP_MASTERS};
 use api::{Lookup, UserInfo};
-use apiserver::actions::binding::PodBinding;
-use apiserver::auth::impersonation::Impersonation;
-use apiserver::auth::rbac::{EscalationCheck, Rbac};
 use apiserver::auth::token::Tokens;
 use apiserver::auth::token::file::FileTokens;
 use apiserver::auth::token::keys::Keys;
 use apiserver::auth::token::service_account::{self, ServiceAccounts};
-use apiserver::auth::x509::ClientCertificates;
-use apiserver::health::{Health, Version};
-use apiserver::hooks::{Authenticate, Authorize, Handler, Pure};
-use apiserver::openapi::OpenApi;
-use apiserver::{Server, Service, discovery::Discovery};
+use apiserver::connect::Nodes;
+use apiserver::health::Health;
+use apiserver::hooks::Handler;
+use apiserver::standard::Standard;
+use apiserver::{Server, Service};
 use arc_swap::ArcSwap;
 use client::Client;
 use std::future::Future;
@@ -28,9 +25,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
-
-/// The version of Kubernetes whose API is served.
-const KUBERNETES_VERSION: &str = "1.37.2";
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -43,9 +37,10 @@ pub struct ControlPlane {
     renewal: Renewal,
 }
 
-/// What is needed to renew the server's certificate.
+/// What is needed to renew the server's certificates: its own, and the one that it shows nodes.
 struct Renewal {
     pki: Arc<Pki>,
+    nodes: Arc<Nodes>,
     dns_names: Vec<String>,
     addresses: Vec<IpAddr>,
 }
@@ -73,36 +68,22 @@ impl ControlPlane {
         let ready = Arc::new(AtomicBool::new(false));
         let health = |endpoint| -> Arc<dyn Handler> { Arc::new(Health::new(endpoint)) };
         let readyz = Health::new("readyz").flag("poststarthook/bootstrap", ready.clone());
-        let discovery: Arc<dyn Handler> = Arc::new(Discovery::default());
-        let version = Version {
-            major: "1",
-            minor: "37",
-            git_version: format!("v{KUBERNETES_VERSION}+clipper.{}", env!("CARGO_PKG_VERSION")),
-        };
         let lookup = Arc::new(Late::default());
-        let rbac = Arc::new(Rbac::new(lookup.clone()));
         let tokens = Arc::new(tokens(config, &pki, lookup.clone())?);
-        let authorizers: Vec<Arc<dyn Authorize>> = vec![rbac.clone()];
-        let who: Vec<Arc<dyn Authenticate>> = vec![Arc::new(ClientCertificates), tokens];
-        let server = Server::builder(store)
-            .resources(resources::all())
-            .authenticate(Arc::new(Impersonation { authenticators: who, authorizers }))
-            .authorize(rbac.clone())
-            .admission(Arc::new(Pure(Arc::new(EscalationCheck(rbac)))))
-            .handler("", "pods", "binding", Arc::new(PodBinding))
-            .path("/api", discovery.clone())
-            .path("/apis", discovery)
+        let address = format!("https://{node_ip}:{}", config.api_port);
+        let nodes = Arc::new(Nodes::new(lookup.clone(), Arc::new(node_tls(&pki)?))?);
+        let standard = Standard { lookup: lookup.clone(), tokens, address, nodes: nodes.clone() };
+        let builder = standard.install(Server::builder(store).resources(resources::all()));
+        let server = builder
             .path("/healthz", health("healthz"))
             .path("/livez", health("livez"))
             .path("/readyz", Arc::new(readyz))
-            .path("/openapi", Arc::new(OpenApi::default()))
-            .path("/version", Arc::new(version))
             .build()
             .await
             .context("the API server cannot read its store")?;
         lookup.set(server.lookup());
         let service = server.service();
-        let renewal = renewal(config, pki.clone(), node_ip);
+        let renewal = renewal(config, pki.clone(), node_ip, nodes);
         let tls = Arc::new(ArcSwap::from_pointee(renewal.tls()?));
         let listener =
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.api_port)).await.with_context(|| {
@@ -153,8 +134,12 @@ impl ControlPlane {
         let renew = async {
             loop {
                 tokio::time::sleep(renewal_interval()).await;
-                match renewal.tls() {
-                    Ok(config) => tls.store(Arc::new(config)),
+                let renewed = renewal.tls().and_then(|config| Ok((config, node_tls(&renewal.pki)?)));
+                match renewed {
+                    Ok((config, towards_nodes)) => {
+                        tls.store(Arc::new(config));
+                        renewal.nodes.renew(Arc::new(towards_nodes));
+                    }
                     Err(error) => {
                         tracing::error!(error = format!("{error:#}"), "the certificate cannot be renewed")
                     }
@@ -196,7 +181,18 @@ fn tokens(config: &Config, pki: &Pki, lookup: Arc<dyn Lookup>) -> Result<Tokens>
     Ok(Tokens { file: FileTokens::parse("")?, accounts, lookup })
 }
 
-fn renewal(config: &Config, pki: Arc<Pki>, node_ip: Ipv4Addr) -> Renewal {
+/// The API server towards the API of nodes: it may do anything there.
+fn node_tls(pki: &Pki) -> Result<rustls::ClientConfig> {
+    let leaf = Leaf {
+        common_name: "kube-apiserver-kubelet-client",
+        organizations: &[GROUP_MASTERS],
+        ..Leaf::default()
+    };
+    let pair = pki.ensure("apiserver-kubelet-client", &leaf, OffsetDateTime::now_utc())?;
+    Ok(apiserver::connect::tls(pki.ca_pem(), &pair.certificate_pem, &pair.key_pem)?)
+}
+
+fn renewal(config: &Config, pki: Arc<Pki>, node_ip: Ipv4Addr, nodes: Arc<Nodes>) -> Renewal {
     let service = format!("kubernetes.default.svc.{}", config.cluster_domain);
     let names = [
         "localhost",
@@ -209,6 +205,7 @@ fn renewal(config: &Config, pki: Arc<Pki>, node_ip: Ipv4Addr) -> Renewal {
     let addresses = [Ipv4Addr::LOCALHOST, node_ip, config.service_cidr.address(1)];
     Renewal {
         pki,
+        nodes,
         dns_names: names.iter().map(|name| (*name).to_owned()).collect(),
         addresses: addresses.into_iter().map(IpAddr::V4).collect(),
     }

@@ -1,170 +1,138 @@
-//! `pods/binding`: gives a pod its node. Upstream: `pkg/registry/core/pod/storage` (`BindingREST`).
+//! Assigning a pod to a node. Upstream: `pkg/registry/core/pod/storage` (`BindingREST`).
 
+use super::{create_options, refuse_invalid, set_pod_condition, success};
 use crate::Response;
 use crate::hooks::{Call, Handler};
-use crate::options::WriteOptions;
 use api::status::ResourceId;
 use api::{FieldErrors, Operation, Status, Timestamp};
 use futures::future::BoxFuture;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-const ID: ResourceId<'_> = ResourceId { group: "", plural: "pods/binding" };
+/// The handler of `pods/binding` and of `bindings`.
+pub struct Binding;
 
-/// Answers POST of a `Binding`, by which schedulers and people assign pods.
-pub struct PodBinding;
-
-impl Handler for PodBinding {
-    fn handle(&self, mut call: Call) -> BoxFuture<'_, Result<Response, Status>> {
-        Box::pin(async move {
-            let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
-            let binding = call.read("v1", "Binding").await?;
-            check(&call.target.name, &binding)?;
-            let binding = call
-                .admit(Operation::Create, ("", "v1", "Binding"), binding, &json!({}), options.dry_run)
-                .await?;
-            let now = Timestamp::now();
-            call.change(options.dry_run, &mut |pod| bound(pod, &binding, now)).await?;
-            let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-            call.answer(201, success)
-        })
+impl Handler for Binding {
+    fn handle(&self, call: Call) -> BoxFuture<'_, Result<Response, Status>> {
+        Box::pin(bind(call))
     }
 }
 
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// What must be true of a binding by itself. Upstream: `validation.ValidatePodBinding`.
-fn check(name: &str, binding: &Value) -> Result<(), Status> {
-    if text(binding, "/metadata/name") != name {
+async fn bind(mut call: Call) -> Result<Response, Status> {
+    let options = create_options(&call)?;
+    let binding = call.read("v1", "Binding").await?;
+    let name = binding["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let is_pod = call.target.resource == "pods";
+    if is_pod && name != call.target.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     let mut errors = FieldErrors::default();
-    let kind = text(binding, "/target/kind");
+    validate(&binding, &mut errors);
+    refuse_invalid("", "Binding", &name, errors)?;
+    let option_value = options.value("CreateOptions");
+    let binding =
+        call.admit(Operation::Create, ("", "v1", "Binding"), binding, &option_value, options.dry_run).await?;
+    let namespace = call.target.namespace.clone();
+    let mut pod = call.about("", "v1", "pods", &namespace, &name)?;
+    let mut make = |pod: &Value| assign(pod, &binding, Timestamp::now());
+    pod.change(options.dry_run, &mut make).await?;
+    call.answer(201, success())
+}
+
+fn validate(binding: &Value, errors: &mut FieldErrors) {
+    let target = &binding["target"];
+    let kind = target["kind"].as_str().unwrap_or_default();
     if !matches!(kind, "" | "Node") {
         errors.not_supported("target.kind", kind, &["Node", "<empty>"]);
     }
-    if text(binding, "/target/name").is_empty() {
+    if target["name"].as_str().unwrap_or_default().is_empty() {
         errors.required("target.name", "");
-    }
-    match errors.is_empty() {
-        true => Ok(()),
-        false => Err(Status::invalid("", "Binding", name, errors)),
     }
 }
 
-/// The pod with its node, or why it cannot have it. Pure.
-fn bound(pod: &Value, binding: &Value, now: Timestamp) -> Result<Value, Status> {
-    let name = text(pod, "/metadata/name");
-    let refused = |why: String| Err(Status::conflict(ID, name, &why));
-    for (field, what) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
-        let (wanted, found) =
-            (text(&binding["metadata"], &format!("/{field}")), text(&pod["metadata"], &format!("/{field}")));
-        if !wanted.is_empty() && wanted != found {
-            return refused(format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-            ));
+/// The pod with its node.
+fn assign(pod: &Value, binding: &Value, now: Timestamp) -> Result<Value, Status> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let refuse = |why: &str| Status::conflict(ResourceId { group: "", plural: "pods/binding" }, name, why);
+    let (wanted, found) = (&binding["metadata"], &pod["metadata"]);
+    let preconditions = [("uid", "UID"), ("resourceVersion", "ResourceVersion")];
+    for (field, word) in preconditions {
+        let expect = wanted[field].as_str().unwrap_or_default();
+        if !expect.is_empty() && found[field] != expect {
+            return Err(refuse(&format!(
+                "Precondition failed: {word} in precondition: {expect}, {word} in object meta: {}",
+                found[field].as_str().unwrap_or_default()
+            )));
         }
     }
-    if pod["metadata"].get("deletionTimestamp").is_some() {
-        return refused(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    if !found["deletionTimestamp"].is_null() {
+        return Err(refuse(&format!("pod {name} is being deleted, cannot be assigned to a host")));
     }
-    let node = text(pod, "/spec/nodeName");
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if !node.is_empty() {
-        return refused(format!("pod {name} is already assigned to node \"{node}\""));
+        return Err(refuse(&format!("pod {name} is already assigned to node \"{node}\"")));
     }
-    if pod.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
-        return refused(format!("pod {name} has non-empty .spec.schedulingGates"));
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        return Err(refuse(&format!("pod {name} has non-empty .spec.schedulingGates")));
     }
     let mut pod = pod.clone();
     pod["spec"]["nodeName"] = binding["target"]["name"].clone();
-    for field in ["annotations", "labels"] {
-        if let Some(more) =
-            binding["metadata"].get(field).and_then(Value::as_object).filter(|more| !more.is_empty())
-        {
-            let own = &mut pod["metadata"][field];
-            if !own.is_object() {
-                *own = Value::Object(Map::new());
-            }
-            more.iter().for_each(|(key, value)| own[key] = value.clone());
-        }
-    }
     if let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) {
         status.remove("nominatedNodeName");
     }
-    mark_scheduled(&mut pod, now);
-    Ok(pod)
-}
-
-/// Sets the condition `PodScheduled`; the time changes only with the status.
-fn mark_scheduled(pod: &mut Value, now: Timestamp) {
-    let mut condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
-        "lastTransitionTime": Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()});
-    if let Some(generation) = pod["metadata"].get("generation") {
-        condition["observedGeneration"] = generation.clone();
-    }
-    let conditions = &mut pod["status"]["conditions"];
-    if !conditions.is_array() {
-        *conditions = json!([]);
-    }
-    let Some(list) = conditions.as_array_mut() else { return };
-    match list.iter_mut().find(|own| own["type"] == "PodScheduled") {
-        Some(own) => {
-            if own["status"] == "True" {
-                condition["lastTransitionTime"] = own["lastTransitionTime"].clone();
-            }
-            *own = condition;
+    for field in ["annotations", "labels"] {
+        for (key, value) in wanted[field].as_object().into_iter().flatten() {
+            pod["metadata"][field][key] = value.clone();
         }
-        None => list.push(condition),
     }
+    set_pod_condition(&mut pod, json!({"type": "PodScheduled", "status": "True"}), now);
+    Ok(pod)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pod() -> Value {
-        json!({"metadata": {"name": "p", "uid": "u", "resourceVersion": "5", "generation": 1, "labels": {"a": "1"}},
-            "spec": {}, "status": {"nominatedNodeName": "n0", "conditions": [{"type": "PodScheduled", "status": "False"}]}})
-    }
-
-    fn binding() -> Value {
-        json!({"metadata": {"name": "p", "uid": "u", "labels": {"b": "2"}}, "target": {"kind": "Node", "name": "n1"}})
-    }
-
-    #[test]
-    fn a_pod_gets_its_node_its_condition_and_the_bindings_labels() {
-        let pod = bound(&pod(), &binding(), Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!(pod["spec"]["nodeName"], "n1");
-        assert_eq!(pod["metadata"]["labels"], json!({"a": "1", "b": "2"}));
-        assert_eq!(pod["status"]["conditions"][0]["status"], "True");
-        assert_eq!(pod["status"]["conditions"][0]["lastTransitionTime"], "1970-01-01T00:00:00Z");
-        assert!(pod["status"].get("nominatedNodeName").is_none());
+    fn check(pod: Value, meta: Value, expect: Result<&str, &str>) {
+        let binding = json!({"metadata": meta, "target": {"kind": "Node", "name": "n1"}});
+        let found = assign(&pod, &binding, Timestamp::UNIX_EPOCH);
+        let found = found.map(|pod| pod["spec"]["nodeName"].as_str().unwrap().to_owned());
+        let found = found.map_err(|status| status.message.split_once("\": ").unwrap().1.to_owned());
+        assert_eq!(found, expect.map(str::to_owned).map_err(str::to_owned));
     }
 
     #[test]
-    fn what_cannot_be_bound_is_a_conflict() {
-        for (pointer, value, expect) in [
-            ("/metadata/deletionTimestamp", json!("x"), "is being deleted"),
-            ("/spec/nodeName", json!("n9"), "already assigned to node \"n9\""),
-            ("/spec/schedulingGates", json!([{"name": "g"}]), "non-empty .spec.schedulingGates"),
-            ("/metadata/uid", json!("other"), "Precondition failed: UID"),
-        ] {
-            let mut pod = pod();
-            let (parent, name) = pointer.rsplit_once('/').unwrap();
-            pod.pointer_mut(parent).unwrap()[name] = value;
-            let status = bound(&pod, &binding(), Timestamp::UNIX_EPOCH).unwrap_err();
-            assert!(status.code == 409 && status.message.contains(expect), "{}", status.message);
-        }
+    fn who_can_be_bound() {
+        let pod = |spec: Value| json!({"metadata": {"name": "p", "uid": "u", "resourceVersion": "7"}, "spec": spec, "status": {}});
+        check(pod(json!({})), json!({}), Ok("n1"));
+        check(pod(json!({})), json!({"uid": "u", "resourceVersion": "7"}), Ok("n1"));
+        check(
+            pod(json!({})),
+            json!({"uid": "v"}),
+            Err("Precondition failed: UID in precondition: v, UID in object meta: u"),
+        );
+        check(pod(json!({"nodeName": "n2"})), json!({}), Err("pod p is already assigned to node \"n2\""));
+        check(
+            pod(json!({"schedulingGates": [{"name": "g"}]})),
+            json!({}),
+            Err("pod p has non-empty .spec.schedulingGates"),
+        );
     }
 
     #[test]
-    fn a_binding_names_its_pod_and_a_node() {
-        assert!(check("p", &binding()).is_ok());
-        assert_eq!(check("q", &binding()).unwrap_err().code, 400);
-        let nowhere = json!({"metadata": {"name": "p"}, "target": {"kind": "Pod"}});
-        let status = check("p", &nowhere).unwrap_err();
-        assert_eq!(status.code, 422);
-        assert!(status.message.contains("target.name: Required value"), "{}", status.message);
+    fn what_a_binding_leaves() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {}, "status": {"nominatedNodeName": "x",
+            "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}});
+        let binding =
+            json!({"metadata": {"annotations": {"a": "b"}, "labels": {"c": "d"}}, "target": {"name": "n1"}});
+        let pod = assign(&pod, &binding, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(
+            (&pod["metadata"]["annotations"]["a"], &pod["metadata"]["labels"]["c"]),
+            (&json!("b"), &json!("d"))
+        );
+        assert_eq!(
+            pod["status"],
+            json!({"conditions": [{"type": "PodScheduled", "status": "True", "lastProbeTime": null,
+                "lastTransitionTime": "1970-01-01T00:00:00Z"}]})
+        );
     }
 }

@@ -5,10 +5,12 @@
 
 pub mod bearer;
 pub mod bootstrap;
+pub mod discovery;
 pub mod file;
 pub mod keys;
 pub mod service_account;
 
+pub use discovery::Discovery;
 pub use file::FileTokens;
 pub use keys::Keys;
 pub use service_account::{Bound, Options, ServiceAccounts, Verified};
