@@ -192,6 +192,10 @@ pub trait DynStrategy: Send + Sync {
     fn prune(&self, _object: &mut Value) -> Vec<String> {
         Vec::new()
     }
+    /// The schemas of the served versions, where the kind has no published type.
+    fn schemas(&self) -> &[(String, crate::structural::Structural)] {
+        &[]
+    }
     /// Whether `from_stored` and `to_stored` do anything.
     fn converts(&self) -> bool {
         false
@@ -289,6 +293,8 @@ impl<S: Strategy> DynStrategy for Typed<S> {
     ) -> Result<Outcome, Status> {
         let mut kind: S::Kind = typed(object)?;
         self.0.prepare_create(&mut kind, cx)?;
+        // As if it was read back: what was prepared may want defaults of its own.
+        self.0.default(&mut kind);
         self.0.validate(&kind, errors);
         self.0.validate_create(&kind, errors);
         let outcome = Outcome { warnings: self.0.warnings(&kind) };
@@ -305,6 +311,7 @@ impl<S: Strategy> DynStrategy for Typed<S> {
     ) -> Result<Outcome, Status> {
         let (mut kind, before): (S::Kind, S::Kind) = (typed(new)?, typed(old)?);
         self.0.prepare_update(&mut kind, &before, cx)?;
+        self.0.default(&mut kind);
         self.0.validate(&kind, errors);
         self.0.validate_update(&kind, &before, errors);
         let outcome = Outcome { warnings: self.0.warnings(&kind) };

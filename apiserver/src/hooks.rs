@@ -392,7 +392,7 @@ impl Call {
             options: &options,
             options_kind: "PatchOptions",
             may_create: false,
-            has_managers: false,
+            has_managers: true,
         };
         let mut make_part = |old: Option<&Value>| match old {
             Some(old) => make(old),

@@ -362,3 +362,65 @@ async fn patches_of_the_same_object_are_all_kept() {
     }
     assert_eq!(api.get(&url).await.expect(200)["spec"].as_object().unwrap().len(), 11);
 }
+
+const APPLY: [(&str, &str); 1] = [("content-type", "application/apply-patch+yaml")];
+
+#[tokio::test]
+async fn apply_creates_owns_and_refuses() {
+    let api = Api::new(resources::all()).await;
+    let url = "/api/v1/namespaces/a/configmaps/c";
+    let text = |value: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\ndata:\n  key: {value}\n").into_bytes()
+    };
+    api.with_headers("PATCH", url, &APPLY, text("a")).await.expect(422);
+    let one = format!("{url}?fieldManager=one");
+    let made = api.with_headers("PATCH", &one, &APPLY, text("a")).await.expect(201);
+    assert_eq!(made["metadata"]["managedFields"][0]["manager"], "one");
+    assert_eq!(made["metadata"]["managedFields"][0]["operation"], "Apply");
+    let again = api.with_headers("PATCH", &one, &APPLY, text("a")).await.expect(200);
+    assert_eq!(again["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    let two = format!("{url}?fieldManager=two");
+    let refused = api.with_headers("PATCH", &two, &APPLY, text("b")).await.expect(409);
+    assert_eq!(refused["details"]["causes"][0]["reason"], "FieldManagerConflict");
+    let taken = api.with_headers("PATCH", &format!("{two}&force=true"), &APPLY, text("b")).await.expect(200);
+    assert_eq!(taken["data"]["key"], "b");
+    // Who no longer applies a field that nobody else owns removes it.
+    let empty = b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\n".to_vec();
+    let bare = api.with_headers("PATCH", &two, &APPLY, empty).await.expect(200);
+    assert_eq!(bare.get("data").and_then(|data| data.get("key")), None);
+    let unknown = b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\nnonsense: 1\n".to_vec();
+    assert!(api.with_headers("PATCH", &two, &APPLY, unknown).await.code >= 400);
+}
+
+#[tokio::test]
+async fn every_write_is_tracked() {
+    let api = Api::new(resources::all()).await;
+    let maps = "/api/v1/namespaces/a/configmaps";
+    let agent = [("content-type", "application/json"), ("user-agent", "tester/1.0 (x)")];
+    let body = serde_json::to_vec(&json!({"metadata": {"name": "c"}, "data": {"k": "v"}})).unwrap();
+    let made = api.with_headers("POST", maps, &agent, body).await.expect(201);
+    let entry = &made["metadata"]["managedFields"][0];
+    assert_eq!(
+        (&entry["manager"], &entry["operation"], &entry["apiVersion"]),
+        (&json!("tester"), &json!("Update"), &json!("v1"))
+    );
+    assert_eq!(entry["fieldsV1"], json!({"f:data": {".": {}, "f:k": {}}}));
+    let url = format!("{maps}/c?fieldManager=other");
+    let changed = api.merge(&url, json!({"data": {"k": "w"}})).await.expect(200);
+    let managers: Vec<_> = changed["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["manager"].clone())
+        .collect();
+    assert_eq!(managers, [json!("other"), json!("tester")]);
+    // A write that changes nothing keeps the times too.
+    assert_eq!(api.merge(&url, json!({"data": {"k": "w"}})).await.expect(200), changed);
+    let strict = json!({"metadata": {"name": "s"}, "data": {}, "datas": {}});
+    assert_eq!(
+        api.post(&format!("{maps}?fieldValidation=Strict"), strict.clone()).await.expect(400)["message"],
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"datas\""
+    );
+    let warned = api.post(maps, strict).await;
+    assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"datas\\\"\"");
+}

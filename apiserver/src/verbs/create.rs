@@ -19,7 +19,7 @@ pub(crate) async fn create(scope: &Scope, body: Body) -> Result<Reply, Status> {
     let resource = &scope.entry.resource;
     let kind = (&*scope.entry.api_version, resource.kind.as_str());
     let object = scope.read_object(body, options.field_validation, kind).await?;
-    let written = insert(scope, object, &options, "CreateOptions").await?;
+    let written = insert(scope, object, &options, "CreateOptions", false).await?;
     Ok(written.reply(201))
 }
 
@@ -57,19 +57,23 @@ pub(crate) fn drop_repeated_owners(scope: &Scope, object: &mut Value) {
     }
 }
 
-/// Creates an object: a POST, or a PUT or apply that finds nothing.
+/// Creates an object: a POST, or a PUT or apply that finds nothing. `has_managers` where its managed fields are worked out
+/// already.
 pub(crate) async fn insert(
     scope: &Scope,
     mut object: Value,
     options: &WriteOptions,
     options_kind: &str,
+    has_managers: bool,
 ) -> Result<Written, Status> {
     place(scope, &mut object)?;
     metadata::tidy(&mut object);
     let strategy = &scope.entry.resource.strategy;
     strategy.default(&mut object)?;
     drop_repeated_owners(scope, &mut object);
-    let object = scope.track_managers(object, None, options)?;
+    if !has_managers {
+        object = scope.track_managers(object, None, options);
+    }
 
     let option_value = options.value(options_kind);
     let name = metadata::text(&object, "name").to_owned();

@@ -23,6 +23,7 @@ use crate::registry::Entry;
 use crate::server::Server;
 use crate::storage::WriteError;
 use crate::watch_cache::{Item, WatchCache};
+use api::apply::{Set, Types, Writer};
 use api::decode::{Decoded, FieldValidation};
 use api::resource::Subresource;
 use api::{AdmissionRequest, Context, FieldErrors, Object, ObjectName, Operation, Status, Timestamp};
@@ -200,7 +201,16 @@ impl Scope {
         validation: FieldValidation,
     ) -> Result<Value, Status> {
         decoded.strict_errors.extend(self.entry.resource.strategy.prune(&mut decoded.value));
-        let (value, warnings) = decoded.check(validation)?;
+        let (value, warnings) = decoded.check(validation).map_err(|mut status| {
+            let resource = &self.entry.resource;
+            status.message = format!(
+                "{kind} in version \"{}\" cannot be handled as a {kind}: {}",
+                resource.version,
+                status.message,
+                kind = resource.kind
+            );
+            status
+        })?;
         self.note(warnings, BTreeMap::new());
         Ok(value)
     }
@@ -318,13 +328,54 @@ impl Scope {
         Ok(Written::Object(object))
     }
 
-    /// Keeps `managedFields` for a write that is no apply.
+    /// Works out `managedFields` of a write that is no apply.
     pub(crate) fn track_managers(
         &self,
-        object: Value,
-        _old: Option<&Value>,
-        _options: &WriteOptions,
-    ) -> Result<Value, Status> {
-        Ok(object)
+        mut object: Value,
+        old: Option<&Value>,
+        options: &WriteOptions,
+    ) -> Value {
+        let manager = self.field_manager(options);
+        let reset = self.fields_left_alone(&object, old);
+        api::apply::update(old, &mut object, self.writer(&manager, &reset));
+        object
+    }
+
+    /// Who writes, as `managedFields` tell it.
+    pub(crate) fn writer<'a>(&'a self, manager: &'a str, reset: &'a Set) -> Writer<'a> {
+        let resource = &self.entry.resource;
+        let types = match api::apply::published(&self.entry.api_version, &resource.kind) {
+            Some(id) => Types::Published(id),
+            None => match resource.strategy.schemas() {
+                [] => Types::Unknown,
+                schemas => Types::Custom(schemas),
+            },
+        };
+        Writer {
+            manager,
+            api_version: &self.entry.api_version,
+            kind: &resource.kind,
+            subresource: &self.target.subresource,
+            now: self.now,
+            types,
+            reset,
+        }
+    }
+
+    /// Fields that this request does not write whatever its body says. Upstream: `GetResetFields` of the strategies.
+    pub(crate) fn fields_left_alone(&self, object: &Value, old: Option<&Value>) -> Set {
+        match self.target.subresource.as_str() {
+            "status" => {
+                let maps = [Some(object), old].into_iter().flatten().filter_map(Value::as_object);
+                let others: Vec<[&str; 1]> = maps
+                    .flat_map(serde_json::Map::keys)
+                    .filter(|key| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status"))
+                    .map(|key| [key.as_str()])
+                    .collect();
+                Set::of_fields(&others.iter().map(<[&str; 1]>::as_slice).collect::<Vec<_>>())
+            }
+            _ if self.entry.resource.has_status => Set::of_fields(&[&["status"]]),
+            _ => Set::default(),
+        }
     }
 }

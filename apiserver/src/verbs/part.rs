@@ -3,6 +3,7 @@
 
 use super::{Scope, Written, value_of};
 use crate::metadata;
+use crate::options::WriteOptions;
 use api::strategy::DynStrategy;
 use api::{FieldErrors, LabelSelector, Resource, Status};
 use serde_json::{Value, json};
@@ -74,7 +75,13 @@ impl Part {
     }
 
     /// The object with a new version of the part.
-    pub(crate) fn merge(&self, scope: &Scope, old: &Value, view: Value) -> Result<Value, Status> {
+    pub(crate) fn merge(
+        &self,
+        scope: &Scope,
+        old: &Value,
+        view: Value,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
         match self {
             Self::Whole | Self::Raw | Self::Own(_) => Ok(view),
             Self::Status => {
@@ -105,8 +112,7 @@ impl Part {
                 set(&mut new, spec, replicas.into());
                 metadata::metadata_mut(&mut new)
                     .insert("resourceVersion".to_owned(), view["metadata"]["resourceVersion"].clone());
-                let options = crate::options::WriteOptions::default();
-                scope.track_managers(new, Some(old), &options)
+                Ok(scope.track_managers(new, Some(old), options))
             }
         }
     }

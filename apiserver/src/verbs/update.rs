@@ -91,7 +91,8 @@ impl Change<'_> {
                     return Err(scope.not_found(self.name));
                 }
                 let object = make(None)?;
-                let written = insert(scope, object, self.options, self.options_kind).await?;
+                let written =
+                    insert(scope, object, self.options, self.options_kind, self.has_managers).await?;
                 return Ok((written, true));
             };
             match self.attempt(scope, &item, make).await? {
@@ -135,7 +136,7 @@ impl Change<'_> {
             scope.server.admit(&mut request).await?;
         }
         let view = std::mem::take(&mut request.object);
-        let mut new = self.part.merge(scope, &old, view)?;
+        let mut new = self.part.merge(scope, &old, view, self.options)?;
 
         self.prepare(scope, &mut new, &old)?;
         let shown = match self.part.is_object() {
@@ -186,7 +187,7 @@ impl Change<'_> {
         drop_repeated_owners(scope, &mut object);
         match self.has_managers {
             true => Ok(object),
-            false => scope.track_managers(object, Some(old), self.options),
+            false => Ok(scope.track_managers(object, Some(old), self.options)),
         }
     }
 
@@ -216,6 +217,7 @@ impl Change<'_> {
         }
         metadata::validate_update(new, old, &mut errors);
         scope.refuse_invalid(self.name, errors)?;
+        api::apply::keep_times(new, old);
         scope.note(outcome.warnings, Default::default());
         Ok(())
     }
