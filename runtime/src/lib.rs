@@ -6,10 +6,12 @@
 //! It never knows a Kubernetes word, never makes network interfaces (a sandbox is given a network namespace) and never polls:
 //! exits, memory kills and readiness are pushed.
 
+mod capability;
 pub mod cgroup;
 mod clock;
 pub mod error;
 pub mod image;
+mod seccomp;
 pub mod session;
 pub mod spec;
 pub mod status;

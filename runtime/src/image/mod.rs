@@ -1,5 +1,16 @@
 //! Images: names, digests, configuration.
 
+mod import;
+mod manifest;
+mod pull;
+mod store;
+mod tarball;
+mod unpack;
+
+pub(crate) use import::import;
+pub(crate) use pull::Registries;
+pub(crate) use store::Store;
+
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -125,5 +136,32 @@ pub struct Pulled {
 pub fn normalise(reference: &str) -> Result<String, Error> {
     let parsed: oci_client::Reference =
         reference.parse().map_err(|_| Error::InvalidReference { reference: reference.to_owned() })?;
-    Ok(parsed.whole())
+    // Where both are given the digest decides, and the tag says nothing.
+    match parsed.digest() {
+        Some(digest) => Ok(format!("{}/{}@{digest}", parsed.registry(), parsed.repository())),
+        None => Ok(parsed.whole()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_normalised() {
+        fn check(reference: &str, expect: Option<&str>) {
+            assert_eq!(normalise(reference).ok().as_deref(), expect);
+        }
+        let digest = format!("sha256:{}", "a".repeat(64));
+        check("busybox", Some("docker.io/library/busybox:latest"));
+        check("busybox:1.36", Some("docker.io/library/busybox:1.36"));
+        check("user/app", Some("docker.io/user/app:latest"));
+        check("registry.k8s.io/pause:3.10", Some("registry.k8s.io/pause:3.10"));
+        check("localhost:5000/a", Some("localhost:5000/a:latest"));
+        check(&format!("busybox@{digest}"), Some(&format!("docker.io/library/busybox@{digest}")));
+        check(&format!("busybox:1@{digest}"), Some(&format!("docker.io/library/busybox@{digest}")));
+        check("", None);
+        check("UPPER/case", None);
+        check("a b", None);
+    }
 }
