@@ -9,6 +9,7 @@
 mod capability;
 pub mod cgroup;
 mod clock;
+mod engine;
 pub mod error;
 pub mod image;
 mod seccomp;
@@ -20,6 +21,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use std::time::Duration;
 
+pub use engine::{Engine, EngineConfig};
 pub use error::{Error, Result};
 pub use image::{Auth, Image, ImageConfig, PullProgress, PullRequest, Pulled, PulledFrom};
 pub use session::{ExecOutput, ExecRequest, Session, TerminalSize};

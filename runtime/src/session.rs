@@ -71,31 +71,37 @@ impl ExecOutput {
     pub const STREAM_BYTES_MAX: usize = 1 << 20;
 }
 
+/// How long outputs are read after the program has ended. They end with it, unless it left children behind that hold them: those must not
+/// keep a probe from its answer.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Runs a session to its end.
 pub(crate) async fn collect(mut session: Session) -> Result<ExecOutput> {
     drop(session.stdin.take());
-    let stdout = session.stdout.take();
-    let stderr = session.stderr.take();
-    // The outputs end when the last process that holds them ends, which may be a child left behind long after the program itself:
-    // so the exit decides, and what has been printed by then is read without waiting for more.
-    let output = drain(stdout);
-    let errors = drain(stderr);
-    let (stdout, stderr, exit) = tokio::join!(output, errors, session.exit);
-    Ok(ExecOutput { exit_code: exit?, stdout, stderr })
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let exit_code = {
+        let (output, errors) = (session.stdout.take(), session.stderr.take());
+        let drained = async { tokio::join!(drain(output, &mut stdout), drain(errors, &mut stderr)) };
+        tokio::pin!(drained);
+        tokio::select! {
+            exit = &mut session.exit => {
+                let exit_code = exit?;
+                // Late output of others is dropped.
+                let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
+                exit_code
+            }
+            _ = &mut drained => session.exit.await?,
+        }
+    };
+    Ok(ExecOutput { exit_code, stdout, stderr })
 }
 
-async fn drain(stream: Option<Box<dyn AsyncRead + Send + Unpin>>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let Some(mut stream) = stream else { return kept };
+async fn drain(stream: Option<Box<dyn AsyncRead + Send + Unpin>>, kept: &mut Vec<u8>) {
+    let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 8192];
-    loop {
-        match stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => return kept,
-            Ok(read) => {
-                let room = ExecOutput::STREAM_BYTES_MAX.saturating_sub(kept.len());
-                kept.extend_from_slice(&buffer[..read.min(room)]);
-            }
-        }
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        let room = ExecOutput::STREAM_BYTES_MAX.saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..read.min(room)]);
     }
 }
 

@@ -45,7 +45,9 @@ fn fork(pids: Pids<'_>, run: impl FnOnce(&OwnedFd) -> Failure) -> Result<Child, 
         Pids::Join(target, own) => {
             sys::setns(target, libc::CLONE_NEWPID).map_err(failed("joining the PID namespace"))?;
             let forked = sys::clone(0);
-            sys::setns(own, libc::CLONE_NEWPID).map_err(failed("leaving the PID namespace"))?;
+            if !matches!(forked, Ok(None)) {
+                sys::setns(own, libc::CLONE_NEWPID).map_err(failed("leaving the PID namespace"))?;
+            }
             forked
         }
     };

@@ -152,7 +152,12 @@ pub enum Answer {
     /// A program runs in a container. Its end comes as [`Notice::ExecEnded`].
     Executing,
     /// What runs here.
-    Running(Vec<Running>),
+    Running {
+        /// The shim itself.
+        pid: u32,
+        /// Containers whose programs run.
+        containers: Vec<Running>,
+    },
 }
 
 /// A container that runs.
@@ -292,7 +297,7 @@ pub struct Mount {
 }
 
 /// What to mount.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Filesystem {
     /// A new instance of a kernel file system.
     New {

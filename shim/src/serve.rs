@@ -255,9 +255,10 @@ impl Shim {
             Call::ReopenLog { container } => {
                 self.running(&container).and_then(Container::reopen_log).map(|()| Answer::Done)
             }
-            Call::List => {
-                Ok(Answer::Running(self.containers.iter().filter_map(Container::running).collect()))
-            }
+            Call::List => Ok(Answer::Running {
+                pid: std::process::id(),
+                containers: self.containers.iter().filter_map(Container::running).collect(),
+            }),
             Call::Shutdown => {
                 self.leave(connection, id);
                 return;
@@ -371,7 +372,10 @@ impl Shim {
                     let _ = sys::pidfd_kill(container.pidfd.as_fd(), libc::SIGKILL);
                 }
             }
-            Ok(Some((Report::Failed(failure), _))) => container.fail(failure),
+            Ok(Some((Report::Failed(failure), _))) => {
+                *ready = false;
+                container.fail(failure);
+            }
             Ok(None) if *ready => {
                 container.phase = Phase::Running;
                 if let Some(running) = container.running() {

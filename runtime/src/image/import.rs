@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -134,7 +134,7 @@ impl Archive {
         if matches!(&first[..length], [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd]) {
             let mut whole = store.temporary_file()?;
             let mut content = plain(Box::new(file)).map_err(bad)?;
-            std::io::copy(&mut content, &mut whole).map_err(bad)?;
+            std::io::copy(&mut content, &mut whole).and_then(|_| whole.rewind()).map_err(bad)?;
             file = whole;
         }
         let file = Arc::new(file);
@@ -236,7 +236,7 @@ impl Archive {
             if names.is_empty() {
                 let digits = hex(&config.digest).unwrap_or_default();
                 let same = saved.iter().filter(|saved| saved.config.contains(digits) && !digits.is_empty());
-                names = same.flat_map(|saved| tags(saved)).collect();
+                names = same.flat_map(tags).collect();
             }
             let layers =
                 manifest.layers.iter().map(|layer| self.blob(&layer.digest)).collect::<Result<_>>()?;

@@ -159,7 +159,7 @@ pub(super) fn hex(digest: &str) -> Option<&str> {
 }
 
 /// `sha256:…` of some bytes.
-pub(super) fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     written(&sha2::Sha256::digest(bytes))
 }

@@ -8,6 +8,7 @@ mod tarball;
 mod unpack;
 
 pub(crate) use import::import;
+pub(crate) use manifest::digest as digest_of;
 pub(crate) use pull::Registries;
 pub(crate) use store::Store;
 
@@ -136,6 +137,11 @@ pub struct Pulled {
 pub fn normalise(reference: &str) -> Result<String, Error> {
     let parsed: oci_client::Reference =
         reference.parse().map_err(|_| Error::InvalidReference { reference: reference.to_owned() })?;
+    // Upper case is no registry's; the parser lets it pass.
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/".contains(c);
+    if !parsed.repository().chars().all(fits) {
+        return Err(Error::InvalidReference { reference: reference.to_owned() });
+    }
     // Where both are given the digest decides, and the tag says nothing.
     match parsed.digest() {
         Some(digest) => Ok(format!("{}/{}@{digest}", parsed.registry(), parsed.repository())),

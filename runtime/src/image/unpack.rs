@@ -98,7 +98,7 @@ impl Layer<'_> {
         if let Some((last, fd)) = &self.last
             && last == path
         {
-            return Ok(fd.try_clone()?);
+            return fd.try_clone();
         }
         let fd = match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
             Err(error) if error.kind() == ErrorKind::NotFound => self.imply(path)?,
