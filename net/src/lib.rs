@@ -9,6 +9,7 @@ mod cidr;
 mod names;
 mod nft;
 pub mod pod_network;
+pub mod proxy;
 #[cfg(test)]
 mod testing;
 

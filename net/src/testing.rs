@@ -54,6 +54,12 @@ pub(crate) async fn add_machine_address(address: Ipv4Addr) {
     netlink().address().add(1, IpAddr::V4(address), 32).execute().await.expect("an address");
 }
 
+/// Sends everything else to the outside network.
+pub(crate) async fn add_default_route() {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(Ipv4Addr::new(192, 0, 2, 2)).build();
+    netlink().route().add(route).execute().await.expect("a route");
+}
+
 /// Runs `work` in a network namespace; the answer comes when it is done.
 pub(crate) async fn within<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {
     let namespace = File::open(path).expect("a network namespace");

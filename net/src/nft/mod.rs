@@ -44,6 +44,15 @@ impl Attributes {
         self
     }
 
+    /// Attributes that are encoded already.
+    pub fn raw(&mut self, attributes: &[u8]) {
+        self.0.extend_from_slice(attributes);
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub fn text(&mut self, kind: u16, text: &str) -> &mut Self {
         self.bytes(kind, &[text.as_bytes(), &[0]].concat())
     }
