@@ -4,6 +4,7 @@
 //! is the table that specifies it. They speak to the API only (crate `client`), never to each other. Start at [`all`].
 
 mod backend;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -58,6 +59,7 @@ pub fn all(caches: &Caches, options: &Options) -> Vec<Controller> {
         endpoints::controller(backends),
         endpoint_slice_mirroring::controller(),
         job::controller(),
+        cron_job::controller(),
         stateful_set::controller(),
         daemon_set::controller(caches),
     ]
