@@ -130,8 +130,10 @@ pub(crate) fn prepare_update(object: &mut Value, old: &Value, now: Timestamp) {
 
 /// Whether what `generation` counts has changed: everything but metadata and, where it is kept apart, the status.
 pub(crate) fn spec_changed(resource: &Resource, new: &Value, old: &Value) -> bool {
-    let counts = |key: &str| {
-        !matches!(key, "metadata" | "apiVersion" | "kind") && !(key == "status" && resource.has_status)
+    let counts = |key: &str| match key {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => !resource.has_status,
+        _ => true,
     };
     let part = |object: &'_ Value| -> Map<String, Value> {
         let map = object.as_object().cloned().unwrap_or_default();

@@ -127,6 +127,7 @@ pub struct Config {
     /// Where objects are kept.
     pub store: StoreChoice,
     /// Addresses of pods.
+    #[allow(dead_code)] // read by `up`, which comes with the node
     pub cluster_cidr: Cidr,
     /// Addresses of services.
     pub service_cidr: Cidr,

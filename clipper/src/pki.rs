@@ -78,6 +78,7 @@ impl Pki {
     }
 
     /// The CA's key as PEM, for the signer of certificate requests.
+    #[allow(dead_code)] // read by `up`, which comes with the node
     pub fn ca_key_pem(&self) -> &str {
         &self.ca_key_pem
     }

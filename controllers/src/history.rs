@@ -33,7 +33,7 @@ impl History {
     }
 
     /// Revisions that nobody uses beyond `limit`, oldest first.
-    pub(crate) fn surplus<'a>(&'a self, is_used: impl Fn(&str) -> bool, limit: i32) -> Vec<&'a str> {
+    pub(crate) fn surplus(&self, is_used: impl Fn(&str) -> bool, limit: i32) -> Vec<&str> {
         let names = self.revisions.iter().filter_map(|own| own.metadata.name.as_deref());
         let unused: Vec<_> =
             names.filter(|name| !is_used(name) && !self.equal.iter().any(|own| own == name)).collect();

@@ -219,7 +219,7 @@ impl Observed {
     }
 
     fn sort(&mut self) {
-        self.containers.sort_by(|a, b| (b.created_at, b.restart_count).cmp(&(a.created_at, a.restart_count)));
+        self.containers.sort_by_key(|own| std::cmp::Reverse((own.created_at, own.restart_count)));
     }
 
     /// Addresses of the pod's own network.

@@ -37,7 +37,9 @@ pub fn run(options: &Options) -> Result<()> {
     ring("kit", crate::kit::ensure)?;
     ring("scenarios", || crate::scenario::run(&crate::scenario::Options::default()))?;
     if crate::conformance::ratchet_is_empty()? {
-        println!("== ratchet: conformance/green.txt is empty: no name of the official suite has passed twice yet");
+        println!(
+            "== ratchet: conformance/green.txt is empty: no name of the official suite has passed twice yet"
+        );
         return Ok(());
     }
     ring("ratchet", || crate::conformance::run(&crate::conformance::Options::ratchet()))

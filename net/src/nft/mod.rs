@@ -94,6 +94,7 @@ pub(crate) enum Verdict {
     Drop,
     Accept,
     Goto(String),
+    #[allow(dead_code)] // the kernel has it; no rule of ours returns
     Jump(String),
 }
 
@@ -502,6 +503,7 @@ impl Rule {
     }
 
     /// Goes on if that address of the packet is one of this machine's own.
+    #[allow(clippy::wrong_self_convention)] // a step of a rule, as all of them
     pub fn is_own(self, fib: Fib, scratch: u32) -> Rule {
         const ADDRESS_TYPE: u32 = 3;
         const LOCAL: u32 = 2;

@@ -77,10 +77,10 @@ impl Gate {
             .map(|(_, token)| token.trim())
             .filter(|token| !token.is_empty());
         let Some(token) = token else { return Err(StatusCode::UNAUTHORIZED) };
-        if let Some((user, until)) = self.tokens.lock().get(token) {
-            if *until > Instant::now() {
-                return Ok(user.clone());
-            }
+        if let Some((user, until)) = self.tokens.lock().get(token)
+            && *until > Instant::now()
+        {
+            return Ok(user.clone());
         }
         let review = TokenReview {
             spec: TokenReviewSpec { token: token.to_owned(), ..Default::default() },
@@ -129,10 +129,10 @@ impl Gate {
 
     async fn may_one(&self, node: &NodeContext, user: &UserInfo, attribute: Attribute) -> bool {
         let key = (format!("{}\0{}\0{}", user.name, user.uid, user.groups.join("\0")), attribute);
-        if let Some((allowed, until)) = self.decisions.lock().get(&key) {
-            if *until > Instant::now() {
-                return *allowed;
-            }
+        if let Some((allowed, until)) = self.decisions.lock().get(&key)
+            && *until > Instant::now()
+        {
+            return *allowed;
         }
         let (verb, subresource) = attribute;
         let review = SubjectAccessReview {

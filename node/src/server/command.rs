@@ -60,10 +60,10 @@ async fn copy(from: Option<Box<dyn AsyncRead + Send + Unpin>>, to: Option<mpsc::
         if read == 0 {
             return;
         }
-        if let Some(to) = &to {
-            if to.send(Bytes::copy_from_slice(&piece[..read])).await.is_err() {
-                return;
-            }
+        if let Some(to) = &to
+            && to.send(Bytes::copy_from_slice(&piece[..read])).await.is_err()
+        {
+            return;
         }
     }
 }

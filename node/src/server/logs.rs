@@ -290,7 +290,10 @@ impl Changes {
         let wanted =
             inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
         inotify::add_watch(&watcher, directory, wanted)?;
-        Ok(Self(AsyncFd::new(watcher)?))
+        #[allow(deprecated)]
+        // its successor is unsafe for the sake of borrowed descriptors; this one is owned
+        let watcher = AsyncFd::new(watcher)?;
+        Ok(Self(watcher))
     }
 
     async fn next(&self) -> std::io::Result<()> {

@@ -353,11 +353,13 @@ pub(super) fn own_metrics(node: &NodeContext, pods: &Pods) -> String {
         .filter(|view| view.observed.sandbox.as_ref().is_some_and(|sandbox| sandbox.ready))
         .count();
     let count = |state: &str| {
-        let in_state = |seen: &&ContainerSeen| match (&seen.state, state) {
-            (crate::observed::State::Running, "running") => true,
-            (crate::observed::State::Exited(_), "exited") => true,
-            (crate::observed::State::Created, "created") => true,
-            _ => false,
+        let in_state = |seen: &&ContainerSeen| {
+            matches!(
+                (&seen.state, state),
+                (crate::observed::State::Running, "running")
+                    | (crate::observed::State::Exited(_), "exited")
+                    | (crate::observed::State::Created, "created")
+            )
         };
         views.iter().flat_map(|view| view.observed.containers.iter()).filter(in_state).count()
     };

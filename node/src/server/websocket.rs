@@ -196,10 +196,8 @@ where
         let inward = async move {
             while let Some(Ok(message)) = source.next().await {
                 match message {
-                    Message::Binary(data) => {
-                        if writing.write_all(&data).await.is_err() {
-                            break;
-                        }
+                    Message::Binary(data) if writing.write_all(&data).await.is_err() => {
+                        break;
                     }
                     Message::Close(_) => break,
                     _ => {}

@@ -58,6 +58,7 @@ pub(crate) enum Message {
 }
 
 /// What an operation came to.
+#[allow(clippy::large_enum_variant)] // one at a time, moved once
 enum Outcome {
     Volumes(Result<HashMap<String, Mounted>, String>),
     Sandbox(Result<SandboxSeen, String>),

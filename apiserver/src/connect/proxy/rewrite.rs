@@ -33,7 +33,7 @@ const ATTRIBUTES: &[(&str, &[&str])] = &[
 /// A URL below the prefix, if it leads to the backend's own root; others stay as they are.
 pub(super) fn url(text: &str, prefix: &str, backend: &str) -> String {
     let path = match text.split_once("://") {
-        Some((scheme, rest)) if matches!(scheme, "http" | "https") => {
+        Some(("http" | "https", rest)) => {
             let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
             let (host, path) = rest.split_at(at);
             if host != backend {

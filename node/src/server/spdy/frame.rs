@@ -94,7 +94,7 @@ impl FrameReader {
     }
 
     fn control(&mut self, kind: u16, mut payload: Bytes, fin: bool) -> Result<Frame, FrameError> {
-        let mut number = |payload: &mut Bytes| match payload.remaining() {
+        let number = |payload: &mut Bytes| match payload.remaining() {
             0..4 => Err(FrameError::Malformed { kind }),
             _ => Ok(payload.get_u32()),
         };

@@ -94,7 +94,7 @@ impl HeaderReader {
 }
 
 fn parse(mut text: &[u8]) -> Option<Headers> {
-    let mut number = |text: &mut &[u8]| (text.remaining() >= 4).then(|| text.get_u32());
+    let number = |text: &mut &[u8]| (text.remaining() >= 4).then(|| text.get_u32());
     let count = number(&mut text)?;
     if count > HEADERS_MAX {
         return None;
