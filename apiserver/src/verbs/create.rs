@@ -125,6 +125,11 @@ async fn insert_once(
     option_value: &Value,
 ) -> Result<Written, Refusal> {
     let resource = &scope.entry.resource;
+    // Rules that claim something would find it claimed by the very object that is there already.
+    let own_name = metadata::text(&object, "name");
+    if resource.strategy.exclusive() && !own_name.is_empty() && scope.current(own_name)?.is_some() {
+        return Err(Refusal::Taken(scope.object_name(own_name)));
+    }
     metadata::prepare_create(resource, &mut object, uuid::Uuid::new_v4().to_string(), scope.now);
     let mut errors = FieldErrors::default();
     metadata::validate(resource, &object, &mut errors);
