@@ -28,6 +28,11 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Bytes of an `Audit-ID` that a client may bring. Upstream: `audit.maxAuditIDLength`.
 const AUDIT_ID_BYTES_MAX: usize = 64;
 
+/// How long a request may wait for others to end.
+const QUEUE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Requests that wait: some KB each.
+pub(crate) const QUEUE_LEN_MAX: usize = 5_000;
+
 /// 405 with upstream's words.
 pub(crate) fn not_allowed() -> Status {
     let mut status = Status::failure(
@@ -236,7 +241,7 @@ impl Course {
     /// Authorises the request and finds who answers it.
     async fn run(self, request: Request) -> Result<Response, Status> {
         self.authorize().await?;
-        let _permit = self.admit_load()?;
+        let _permit = self.admit_load().await?;
         if !self.target.is_resource {
             return self.serve_path(request).await;
         }
@@ -284,16 +289,22 @@ impl Course {
         Err(forbidden(&attributes, &verdict.reason))
     }
 
-    /// Refuses what is too much at once. Upstream: `filters/maxinflight.go`.
-    fn admit_load(&self) -> Result<Option<OwnedSemaphorePermit>, Status> {
+    /// Lets what is too much at once wait a while, and refuses what is too much even for that.
+    /// Upstream: `filters/maxinflight.go`, `util/flowcontrol`.
+    async fn admit_load(&self) -> Result<Option<OwnedSemaphorePermit>, Status> {
         if is_long_running(&self.target) || self.identity.user.is_in(api::user::GROUP_MASTERS) {
             return Ok(None);
         }
         let reads = matches!(self.target.verb, "get" | "list" | "head");
         let bound = if reads { &self.server.reads } else { &self.server.writes };
-        match bound.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Some(permit)),
-            Err(_) => Err(Status::too_many_requests("too many requests, please try again later", 1)),
+        if let Ok(permit) = bound.clone().try_acquire_owned() {
+            return Ok(Some(permit));
+        }
+        let too_many = || Status::too_many_requests("too many requests, please try again later", 1);
+        let _place = self.server.waiting.clone().try_acquire_owned().map_err(|_| too_many())?;
+        match tokio::time::timeout(QUEUE_WAIT_MAX, bound.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            _ => Err(too_many()),
         }
     }
 
@@ -323,7 +334,7 @@ impl Course {
             return Err(Status::no_such_path());
         }
         let needs_namespace = resource.is_namespaced() && target.namespace.is_empty();
-        if needs_namespace && target.verb == "create" {
+        if needs_namespace && !matches!(target.verb, "list" | "watch") {
             return Err(not_allowed());
         }
         match target.subresource.as_str() {

@@ -142,6 +142,7 @@ impl Builder {
             locks: Locks::default(),
             reads: Arc::new(Semaphore::new(self.config.reads_in_flight_max)),
             writes: Arc::new(Semaphore::new(self.config.writes_in_flight_max)),
+            waiting: Arc::new(Semaphore::new(crate::pipeline::QUEUE_LEN_MAX)),
             stop: CancellationToken::new(),
             config: self.config,
         }))
@@ -156,6 +157,8 @@ pub struct Server {
     /// Bounds of requests in flight.
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) writes: Arc<Semaphore>,
+    /// Bound of requests that wait for one of the above.
+    pub(crate) waiting: Arc<Semaphore>,
     stop: CancellationToken,
     config: Config,
 }

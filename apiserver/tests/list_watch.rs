@@ -308,3 +308,55 @@ async fn what_has_lived_its_time_goes() {
     assert_eq!(watch.short().await, "DELETED f");
     assert!(born.elapsed().as_secs() >= 120);
 }
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+#[tokio::test]
+async fn protobuf_clients() {
+    let api = Api::new(resources::all()).await;
+    let maps = "/api/v1/namespaces/a/configmaps";
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": "v"}});
+    let body = api::protobuf::encode(&map).unwrap();
+    let headers = [("content-type", PROTOBUF), ("accept", PROTOBUF)];
+    let answer = api.with_headers("POST", maps, &headers, body).await;
+    assert_eq!((answer.code, answer.headers["content-type"].to_str().unwrap()), (201, PROTOBUF));
+    assert_eq!(api::protobuf::decode(&answer.bytes).unwrap()["data"]["k"], "v");
+    let list = api.with_headers("GET", maps, &headers[1..], Vec::new()).await;
+    assert_eq!(api::protobuf::decode(&list.bytes).unwrap()["items"][0]["metadata"]["name"], "c");
+    let metadata = format!("{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+    let list = api.with_headers("GET", maps, &[("accept", &metadata)], Vec::new()).await;
+    let list = api::protobuf::decode(&list.bytes).unwrap();
+    assert_eq!(
+        (&list["kind"], &list["items"][0]["metadata"]["name"]),
+        (&json!("PartialObjectMetadataList"), &json!("c"))
+    );
+    let missing = api.with_headers("GET", &format!("{maps}/none"), &headers[1..], Vec::new()).await;
+    assert_eq!(
+        (missing.code, api::protobuf::decode(&missing.bytes).unwrap()["reason"].clone()),
+        (404, json!("NotFound"))
+    );
+
+    let watch = format!("{PROTOBUF};stream=watch");
+    let response = api.send("GET", &format!("{maps}?watch=1"), &[("accept", &watch)], Vec::new()).await;
+    assert_eq!(response.headers()["content-type"], "application/vnd.kubernetes.protobuf;stream=watch");
+    let frame = http_body_util::BodyExt::frame(&mut response.into_body())
+        .await
+        .unwrap()
+        .unwrap()
+        .into_data()
+        .unwrap();
+    let len = u32::from_be_bytes(frame[..4].try_into().unwrap());
+    assert_eq!(len as usize, frame.len() - 4);
+
+    for version in ["v1", "apps/v1"] {
+        let options =
+            json!({"apiVersion": version, "kind": "DeleteOptions", "preconditions": {"uid": "other"}});
+        let body = api::protobuf::encode(&options).unwrap();
+        let refused = api.with_headers("DELETE", &format!("{maps}/c"), &headers[..1], body).await.expect(409);
+        assert!(
+            refused["message"].as_str().unwrap().contains("the UID in the precondition (other)"),
+            "{version}"
+        );
+    }
+    api.call("DELETE", "/api/v1/configmaps", Value::Null).await.expect(405);
+}
