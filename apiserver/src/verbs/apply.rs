@@ -18,10 +18,10 @@ pub(crate) async fn apply(
     options: &WriteOptions,
 ) -> Result<Reply, Status> {
     let (patch, repeated) = api::decode::yaml(bytes)
-        .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     match (repeated, options.field_validation) {
         (Some(text), FieldValidation::Strict) => {
-            return Err(Status::bad_request(format!("error strict decoding YAML: {text}")));
+            return Err(Status::bad_request(format!("error strict decoding patch: {text}")));
         }
         (Some(text), FieldValidation::Warn) => scope.warn(text),
         _ => {}
