@@ -118,22 +118,27 @@ fn image() -> Vec<u8> {
 
 /// A runtime of its own.
 pub struct Bench {
-    pub directory: tempfile::TempDir,
+    /// Gone once everything in it is known to be.
+    pub directory: PathBuf,
     pub cgroup: String,
-    pub runtime: Engine,
+    runtime: Option<Engine>,
 }
 
 impl Bench {
     /// With the test image in it.
     pub async fn new() -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap().keep();
         let cgroup = format!("/clipper-test-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let runtime = Self::open(directory.path()).await;
-        let path = directory.path().join("image.tar");
+        let bench = Self { runtime: Some(Self::open(&directory).await), directory, cgroup };
+        let path = bench.directory.join("image.tar");
         std::fs::write(&path, image()).unwrap();
-        runtime.import_images(&path).await.unwrap();
-        Self { directory, cgroup, runtime }
+        bench.runtime().import_images(&path).await.unwrap();
+        bench
+    }
+
+    pub fn runtime(&self) -> &Engine {
+        self.runtime.as_ref().expect("only missing while it is reopened")
     }
 
     async fn open(directory: &Path) -> Engine {
@@ -143,10 +148,9 @@ impl Bench {
     }
 
     /// Drops the runtime as a crash would, and opens the directory anew.
-    pub async fn reopen(self) -> Self {
-        let Self { directory, cgroup, runtime } = self;
-        drop(runtime);
-        let lock = directory.path().join("data/lock");
+    pub async fn reopen(&mut self) {
+        drop(self.runtime.take());
+        let lock = self.directory.join("data/lock");
         // Tasks of the old one let go of the lock when they next run.
         loop {
             let file = std::fs::File::open(&lock).unwrap();
@@ -155,8 +159,7 @@ impl Bench {
             }
             tokio::task::yield_now().await;
         }
-        let runtime = Self::open(directory.path()).await;
-        Self { directory, cgroup, runtime }
+        self.runtime = Some(Self::open(&self.directory).await);
     }
 
     pub fn sandbox_spec(&self) -> SandboxSpec {
@@ -169,25 +172,25 @@ impl Bench {
     }
 
     pub async fn sandbox(&self) -> String {
-        self.runtime.create_sandbox(self.sandbox_spec()).await.unwrap()
+        self.runtime().create_sandbox(self.sandbox_spec()).await.unwrap()
     }
 
     pub fn log(&self, name: &str) -> PathBuf {
-        self.directory.path().join("logs").join(name)
+        self.directory.join("logs").join(name)
     }
 
     /// Starts the probe.
     pub async fn start(&self, sandbox: &str, spec: ContainerSpec) -> String {
-        let id = self.runtime.create_container(sandbox, spec).await.unwrap();
-        self.runtime.start_container(&id).await.unwrap();
+        let id = self.runtime().create_container(sandbox, spec).await.unwrap();
+        self.runtime().start_container(&id).await.unwrap();
         id
     }
 
     /// The status once it has ended.
     pub async fn ended(&self, id: &str) -> ContainerStatus {
-        let mut events = self.runtime.events();
+        let mut events = self.runtime().events();
         loop {
-            let status = self.runtime.container(id).await.unwrap();
+            let status = self.runtime().container(id).await.unwrap();
             if status.state == ContainerState::Exited {
                 return status;
             }
@@ -203,7 +206,7 @@ impl Bench {
     pub async fn run_with(&self, words: &[&str], change: impl FnOnce(&mut ContainerSpec)) -> (Exit, String) {
         let sandbox = self.sandbox().await;
         let result = self.run_in(&sandbox, words, change).await;
-        self.runtime.remove_sandbox(&sandbox).await.unwrap();
+        self.runtime().remove_sandbox(&sandbox).await.unwrap();
         result
     }
 
@@ -220,17 +223,18 @@ impl Bench {
         change(&mut spec);
         let id = self.start(sandbox, spec).await;
         let exit = self.ended(&id).await.exit.unwrap();
-        self.runtime.remove_container(&id).await.unwrap();
+        self.runtime().remove_container(&id).await.unwrap();
         (exit, plain(&log))
     }
 
     /// Removes everything and checks that nothing is left.
     pub async fn finish(self) {
-        let shims: Vec<u32> = self.runtime.sandboxes().await.unwrap().iter().filter_map(|s| s.pid).collect();
-        self.runtime.remove_all().await.unwrap();
-        assert!(self.runtime.sandboxes().await.unwrap().is_empty());
-        assert!(self.runtime.containers().await.unwrap().is_empty());
-        let data = self.directory.path().canonicalize().unwrap();
+        let shims: Vec<u32> =
+            self.runtime().sandboxes().await.unwrap().iter().filter_map(|s| s.pid).collect();
+        self.runtime().remove_all().await.unwrap();
+        assert!(self.runtime().sandboxes().await.unwrap().is_empty());
+        assert!(self.runtime().containers().await.unwrap().is_empty());
+        let data = self.directory.canonicalize().unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         assert!(!mounts.contains(data.to_str().unwrap()), "a mount is left");
         let cgroups = runtime::cgroup::Cgroups::detect().unwrap();
@@ -248,6 +252,31 @@ impl Bench {
                 assert_eq!(rustix::event::poll(&mut poll, Some(&limit)).unwrap(), 1, "a shim is left");
             }
         }
+    }
+}
+
+/// After a failed test: whatever it left is killed and taken away, so that it cannot disturb others.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let Ok(data) = self.directory.canonicalize() else { return };
+        let Ok(processes) = std::fs::read_dir("/proc") else { return };
+        for entry in processes.flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let ours = String::from_utf8_lossy(&line).contains(data.to_str().unwrap_or("?"));
+            let pid = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+                .and_then(rustix::process::Pid::from_raw);
+            if let (true, Some(pid)) = (ours, pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        let _ = runtime::cgroup::Cgroups::detect().and_then(|cgroups| cgroups.remove(&self.cgroup));
+        for sandbox in std::fs::read_dir(data.join("data/sandboxes")).into_iter().flatten().flatten() {
+            let _ = rustix::mount::unmount(sandbox.path().join("shm"), rustix::mount::UnmountFlags::DETACH);
+        }
+        let _ = std::fs::remove_dir_all(data);
     }
 }
 

@@ -5,13 +5,13 @@ use runtime::*;
 use std::io::Write;
 
 async fn import(bench: &Bench, bytes: &[u8]) -> Result<Vec<Image>> {
-    let path = bench.directory.path().join("other.tar");
+    let path = bench.directory.join("other.tar");
     std::fs::write(&path, bytes).unwrap();
-    bench.runtime.import_images(&path).await
+    bench.runtime().import_images(&path).await
 }
 
 fn layer_count(bench: &Bench) -> usize {
-    std::fs::read_dir(bench.directory.path().join("data/layers")).unwrap().count()
+    std::fs::read_dir(bench.directory.join("data/layers")).unwrap().count()
 }
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn names_ids_and_removal() {
         return;
     }
     let bench = Bench::new().await;
-    let runtime = &bench.runtime;
+    let runtime = bench.runtime();
     let image = runtime.image(IMAGE).await.unwrap().unwrap();
     assert_eq!(image.names, [IMAGE]);
     assert_eq!(image.config.entrypoint, ["/probe"]);
@@ -71,10 +71,10 @@ async fn images_in_use_stay() {
     let bench = Bench::new().await;
     let sandbox = bench.sandbox().await;
     let id = bench.start(&sandbox, spec(&["hang"])).await;
-    assert!(matches!(bench.runtime.remove_image(IMAGE).await, Err(Error::ImageInUse { .. })));
-    bench.runtime.kill_container(&id, libc::SIGKILL).await.unwrap();
+    assert!(matches!(bench.runtime().remove_image(IMAGE).await, Err(Error::ImageInUse { .. })));
+    bench.runtime().kill_container(&id, libc::SIGKILL).await.unwrap();
     bench.ended(&id).await;
-    bench.runtime.remove_image(IMAGE).await.unwrap();
+    bench.runtime().remove_image(IMAGE).await.unwrap();
     assert_eq!(layer_count(&bench), 2, "an ended container still stands on them");
     bench.finish().await;
 }
@@ -85,15 +85,15 @@ async fn bad_archives_are_refused_as_a_whole() {
         return;
     }
     let bench = Bench::new().await;
-    let before = bench.runtime.images().await.unwrap();
+    let before = bench.runtime().images().await.unwrap();
     let good = Layer::new().file("a", &[7; 10_000], 0o644).bytes();
     let check = async |bytes: &[u8], expect: &str| {
         let error = import(&bench, bytes).await.unwrap_err();
         assert!(matches!(error, Error::BadImage { .. }), "{error}");
         assert!(error.to_string().contains(expect), "{error}");
-        assert_eq!(bench.runtime.images().await.unwrap(), before);
+        assert_eq!(bench.runtime().images().await.unwrap(), before);
         assert_eq!(layer_count(&bench), 2);
-        assert_eq!(std::fs::read_dir(bench.directory.path().join("data/tmp")).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(bench.directory.join("data/tmp")).unwrap().count(), 0);
     };
     let config = serde_json::json!({});
     let whole = archive("bad", config.clone(), std::slice::from_ref(&good));
@@ -133,13 +133,13 @@ async fn imported_images_stand_in_for_a_registry_that_is_not_there() {
     let address: std::net::SocketAddr = rustix::net::getsockname(&socket).unwrap().try_into().unwrap();
     let name = format!("127.0.0.1:{}/app:1", address.port());
     let request = PullRequest { reference: name.clone(), ..PullRequest::default() };
-    let error = bench.runtime.pull_image(request.clone()).await.unwrap_err();
+    let error = bench.runtime().pull_image(request.clone()).await.unwrap_err();
     assert!(matches!(error, Error::RegistryUnavailable { .. }), "{error}");
     import(&bench, &archive(&name, serde_json::json!({}), &[Layer::new().bytes()])).await.unwrap();
-    let pulled = bench.runtime.pull_image(request).await.unwrap();
+    let pulled = bench.runtime().pull_image(request).await.unwrap();
     assert_eq!((pulled.from, pulled.image.names), (PulledFrom::Imported, vec![name]));
     let bad = PullRequest { reference: "NOT valid".to_owned(), ..PullRequest::default() };
-    assert!(matches!(bench.runtime.pull_image(bad).await, Err(Error::InvalidReference { .. })));
+    assert!(matches!(bench.runtime().pull_image(bad).await, Err(Error::InvalidReference { .. })));
     bench.finish().await;
 }
 
@@ -175,7 +175,7 @@ async fn writable_layers_are_measured() {
     let big = "x".repeat(100_000);
     let id = bench.start(&sandbox, spec(&["write", "/tmp/big", &big])).await;
     bench.ended(&id).await;
-    let usage = bench.runtime.container_disk(&id).await.unwrap();
+    let usage = bench.runtime().container_disk(&id).await.unwrap();
     assert!(usage.bytes >= 100_000 && usage.inodes >= 2, "{usage:?}");
     bench.finish().await;
 }

@@ -37,14 +37,14 @@ async fn programs_that_cannot_run_say_why() {
             user,
             ..ContainerSpec::default()
         };
-        let id = bench.runtime.create_container(&sandbox, spec).await.unwrap();
-        let error = bench.runtime.start_container(&id).await.expect_err(expect);
+        let id = bench.runtime().create_container(&sandbox, spec).await.unwrap();
+        let error = bench.runtime().start_container(&id).await.expect_err(expect);
         assert_eq!(error.to_string(), format!("failed to start container: {expect}"));
         let status = bench.ended(&id).await;
         let exit = status.exit.unwrap();
         assert_eq!((exit.code, exit.reason, exit.message.as_str()), (128, ExitReason::StartError, expect));
         assert!(status.finished_at.is_some());
-        bench.runtime.remove_container(&id).await.unwrap();
+        bench.runtime().remove_container(&id).await.unwrap();
     };
     check("nosuch", None, User::Image, r#"exec: "nosuch": executable file not found in $PATH"#).await;
     check("/nosuch", None, User::Image, r#"exec: "/nosuch": stat /nosuch: no such file or directory"#).await;
@@ -79,10 +79,10 @@ async fn stopping_asks_first_and_kills_then() {
         while plain(&log).is_empty() {
             tokio::task::yield_now().await;
         }
-        bench.runtime.stop_container(&id, signal, Duration::from_millis(grace_ms)).await.unwrap();
-        let code = bench.runtime.container(&id).await.unwrap().exit.unwrap().code;
-        bench.runtime.stop_container(&id, signal, Duration::ZERO).await.unwrap();
-        bench.runtime.remove_container(&id).await.unwrap();
+        bench.runtime().stop_container(&id, signal, Duration::from_millis(grace_ms)).await.unwrap();
+        let code = bench.runtime().container(&id).await.unwrap().exit.unwrap().code;
+        bench.runtime().stop_container(&id, signal, Duration::ZERO).await.unwrap();
+        bench.runtime().remove_container(&id).await.unwrap();
         code
     };
     assert_eq!(stop(&["wait"], None, None, 20_000).await, 115);
@@ -99,7 +99,7 @@ async fn everything_may_be_repeated_and_what_is_missing_is_told() {
         return;
     }
     let bench = Bench::new().await;
-    let runtime = &bench.runtime;
+    let runtime = bench.runtime();
     let sandbox = bench.sandbox().await;
     let id = bench.start(&sandbox, spec(&["hang"])).await;
     assert!(matches!(runtime.start_container(&id).await, Err(Error::WrongState { .. })));
@@ -130,7 +130,7 @@ async fn events_are_pushed() {
     }
     let bench = Bench::new().await;
     let sandbox = bench.sandbox().await;
-    let mut events = bench.runtime.events();
+    let mut events = bench.runtime().events();
     let id = bench.start(&sandbox, spec(&["exit", "3"])).await;
     let Some(Event::Started { sandbox: of, container, .. }) = events.next().await else {
         panic!("not started")
@@ -150,13 +150,13 @@ async fn stopping_a_sandbox_kills_its_containers() {
     let sandbox = bench.sandbox().await;
     let one = bench.start(&sandbox, spec(&["forks", "5", "hang"])).await;
     let other = bench.start(&sandbox, spec(&["hang"])).await;
-    let created = bench.runtime.create_container(&sandbox, spec(&[])).await.unwrap();
-    bench.runtime.stop_sandbox(&sandbox).await.unwrap();
+    let created = bench.runtime().create_container(&sandbox, spec(&[])).await.unwrap();
+    bench.runtime().stop_sandbox(&sandbox).await.unwrap();
     for id in [&one, &other] {
-        let exit = bench.runtime.container(id).await.unwrap().exit.unwrap();
+        let exit = bench.runtime().container(id).await.unwrap().exit.unwrap();
         assert_eq!((exit.code, exit.reason), (137, ExitReason::Error));
     }
-    let exit = bench.runtime.container(&created).await.unwrap().exit.unwrap();
+    let exit = bench.runtime().container(&created).await.unwrap().exit.unwrap();
     assert_eq!(exit.reason, ExitReason::Unknown);
     bench.finish().await;
 }
@@ -168,7 +168,7 @@ async fn sandboxes_share_what_they_should() {
     }
     let bench = Bench::new().await;
     let spec_shared = SandboxSpec { shared_pid: true, ..bench.sandbox_spec() };
-    let shared = bench.runtime.create_sandbox(spec_shared).await.unwrap();
+    let shared = bench.runtime().create_sandbox(spec_shared).await.unwrap();
     let waiting = bench.start(&shared, spec(&["hang"])).await;
     let (_, seen) = bench
         .run_in(&shared, &["pids", "grep", "/proc/1/comm", "", "grep", "/proc/self/status", "NSpid"], |_| {})
@@ -180,7 +180,7 @@ async fn sandboxes_share_what_they_should() {
     bench.ended(&forking).await;
     // Told to die is not yet dead.
     while bench.run_in(&shared, &["pids"], |_| {}).await.1 != "pause probe probe" {}
-    bench.runtime.kill_container(&waiting, libc::SIGKILL).await.unwrap();
+    bench.runtime().kill_container(&waiting, libc::SIGKILL).await.unwrap();
     bench.ended(&waiting).await;
 
     let own = bench.sandbox().await;
@@ -201,7 +201,7 @@ async fn sandboxes_share_what_they_should() {
     assert_eq!(one.lines().nth(2), Some(host("net").as_str()));
 
     let host_spec = SandboxSpec { host_pid: true, host_ipc: true, hostname: None, ..bench.sandbox_spec() };
-    let on_host = bench.runtime.create_sandbox(host_spec).await.unwrap();
+    let on_host = bench.runtime().create_sandbox(host_spec).await.unwrap();
     let seen = bench
         .run_in(
             &on_host,
@@ -234,13 +234,13 @@ async fn a_sandbox_joins_a_network_and_sets_its_sysctls() {
         return;
     }
     let bench = Bench::new().await;
-    let netns = bench.directory.path().join("netns");
+    let netns = bench.directory.join("netns");
     std::fs::write(&netns, "").unwrap();
     make_netns(&netns);
     let sysctls = [("net.ipv4.ip_unprivileged_port_start", "77"), ("kernel.shm_rmid_forced", "1")];
     let sysctls = sysctls.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let spec = SandboxSpec { network: Network::Path(netns.clone()), sysctls, ..bench.sandbox_spec() };
-    let sandbox = bench.runtime.create_sandbox(spec.clone()).await.unwrap();
+    let sandbox = bench.runtime().create_sandbox(spec.clone()).await.unwrap();
     let words = [
         "list",
         "/sys/class/net",
@@ -254,12 +254,12 @@ async fn a_sandbox_joins_a_network_and_sets_its_sysctls() {
     ];
     assert_eq!(bench.run_in(&sandbox, &words, |_| {}).await.1, "lo\n77\n1\nerrno 30");
     let bad = SandboxSpec { sysctls: [("vm.swappiness".to_owned(), "1".to_owned())].into(), ..spec.clone() };
-    assert!(matches!(bench.runtime.create_sandbox(bad).await, Err(Error::Invalid { .. })));
+    assert!(matches!(bench.runtime().create_sandbox(bad).await, Err(Error::Invalid { .. })));
     let gone = SandboxSpec { network: Network::Path("/nosuch".into()), ..bench.sandbox_spec() };
-    let error = bench.runtime.create_sandbox(gone).await.unwrap_err().to_string();
+    let error = bench.runtime().create_sandbox(gone).await.unwrap_err().to_string();
     assert!(error.contains("joining the network namespace /nosuch: no such file or directory"), "{error}");
-    assert_eq!(bench.runtime.sandboxes().await.unwrap().len(), 1);
-    bench.runtime.remove_sandbox(&sandbox).await.unwrap();
+    assert_eq!(bench.runtime().sandboxes().await.unwrap().len(), 1);
+    bench.runtime().remove_sandbox(&sandbox).await.unwrap();
     rustix::mount::unmount(&netns, rustix::mount::UnmountFlags::DETACH).unwrap();
     bench.finish().await;
 }

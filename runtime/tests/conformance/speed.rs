@@ -37,22 +37,22 @@ async fn containers_start_quickly() {
         let begun = Instant::now();
         let sandbox = bench.sandbox().await;
         let made = Instant::now();
-        let id = bench.runtime.create_container(&sandbox, spec(&["hang"])).await.unwrap();
+        let id = bench.runtime().create_container(&sandbox, spec(&["hang"])).await.unwrap();
         let created = Instant::now();
-        bench.runtime.start_container(&id).await.unwrap();
+        bench.runtime().start_container(&id).await.unwrap();
         let started = Instant::now();
         sandboxes.push(made - begun);
         creates.push(created - made);
         starts.push(started - created);
         totals.push(started - begun);
         bench
-            .runtime
+            .runtime()
             .exec_output(&id, vec!["/probe".to_owned(), "exit".to_owned(), "0".to_owned()], None)
             .await
             .unwrap();
         let ran = Instant::now();
         execs.push(ran - started);
-        bench.runtime.remove_sandbox(&sandbox).await.unwrap();
+        bench.runtime().remove_sandbox(&sandbox).await.unwrap();
         removes.push(ran.elapsed());
     }
     told("sandbox", sandboxes);
@@ -67,7 +67,7 @@ async fn containers_start_quickly() {
     for _ in 0..10 {
         let sandbox = bench.sandbox().await;
         bench.start(&sandbox, spec(&["hang"])).await;
-        all.push(bench.runtime.sandbox(&sandbox).await.unwrap().pid.unwrap());
+        all.push(bench.runtime().sandbox(&sandbox).await.unwrap().pid.unwrap());
     }
     let memory: Vec<(u64, u64)> = all.into_iter().map(memory).collect();
     let mean = |pick: fn(&(u64, u64)) -> u64| memory.iter().map(pick).sum::<u64>() / memory.len() as u64;

@@ -59,8 +59,8 @@ async fn no_line_is_lost_over_a_rotation() {
     };
     let id = bench.start(&sandbox, spec).await;
     std::fs::rename(&log, bench.log("rotated.1")).unwrap();
-    bench.runtime.reopen_log(&id).await.unwrap();
-    let mut session = bench.runtime.attach(&id).await.unwrap();
+    bench.runtime().reopen_log(&id).await.unwrap();
+    let mut session = bench.runtime().attach(&id).await.unwrap();
     session.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
     let output = tokio::spawn(all(session.stdout.take()));
     bench.ended(&id).await;
@@ -82,7 +82,7 @@ async fn attached_sessions_feed_and_see() {
     let once =
         ContainerSpec { stdin: true, stdin_once: true, ..spec(&["cat", "complain", "end", "exit", "4"]) };
     let id = bench.start(&sandbox, once).await;
-    let mut session = bench.runtime.attach(&id).await.unwrap();
+    let mut session = bench.runtime().attach(&id).await.unwrap();
     let mut stdin = session.stdin.take().unwrap();
     let sent: String = (0..100_000).map(|n| format!("line {n}\n")).collect();
     let expect = sent.clone();
@@ -99,7 +99,7 @@ async fn attached_sessions_feed_and_see() {
     // Without stdin_once, the input outlives a session.
     let id = bench.start(&sandbox, ContainerSpec { stdin: true, ..spec(&["line", "line"]) }).await;
     for _ in 0..2 {
-        let mut session = bench.runtime.attach(&id).await.unwrap();
+        let mut session = bench.runtime().attach(&id).await.unwrap();
         session.stdin.take().unwrap().write_all(b"x\n").await.unwrap();
         let mut seen = [0; 6];
         session.stdout.take().unwrap().read_exact(&mut seen).await.unwrap();
@@ -109,7 +109,7 @@ async fn attached_sessions_feed_and_see() {
 
     // And a container without an input gives none.
     let id = bench.start(&sandbox, spec(&["all", "hang"])).await;
-    assert!(bench.runtime.attach(&id).await.unwrap().stdin.is_none());
+    assert!(bench.runtime().attach(&id).await.unwrap().stdin.is_none());
     bench.finish().await;
 }
 
@@ -128,7 +128,7 @@ async fn exec_runs_beside_the_program() {
     let mut container = spec(&["hang"]);
     confined(&mut container);
     let id = bench.start(&sandbox, container).await;
-    let run = async |argv: &[&str]| bench.runtime.exec_output(&id, words(argv), None).await;
+    let run = async |argv: &[&str]| bench.runtime().exec_output(&id, words(argv), None).await;
     let output = run(&["/probe", "print", "out", "complain", "err", "exit", "9"]).await.unwrap();
     assert_eq!(
         (output.exit_code, output.stdout.as_slice(), output.stderr.as_slice()),
@@ -166,12 +166,12 @@ async fn exec_runs_beside_the_program() {
         r#"failed to exec in container: exec: "nosuch": executable file not found in $PATH"#
     );
     let timeout = Some(Duration::from_millis(100));
-    let late = bench.runtime.exec_output(&id, words(&["/probe", "hang"]), timeout).await;
+    let late = bench.runtime().exec_output(&id, words(&["/probe", "hang"]), timeout).await;
     assert!(matches!(late, Err(Error::Timeout { .. })), "{late:?}");
 
     let request =
         ExecRequest { argv: words(&["/probe", "cat"]), stdin: true, stdout: true, ..ExecRequest::default() };
-    let mut session = bench.runtime.exec(&id, request).await.unwrap();
+    let mut session = bench.runtime().exec(&id, request).await.unwrap();
     let mut stdin = session.stdin.take().unwrap();
     let writer = tokio::spawn(async move {
         stdin.write_all(&vec![b'z'; 1 << 20]).await.unwrap();
@@ -180,7 +180,7 @@ async fn exec_runs_beside_the_program() {
     writer.await.unwrap();
     assert_eq!(session.exit.await.unwrap(), 0);
 
-    bench.runtime.kill_container(&id, libc::SIGKILL).await.unwrap();
+    bench.runtime().kill_container(&id, libc::SIGKILL).await.unwrap();
     bench.ended(&id).await;
     assert!(matches!(run(&["/probe"]).await, Err(Error::WrongState { .. })));
     bench.finish().await;
@@ -201,12 +201,12 @@ async fn terminals() {
         ..spec(&["tty", "env", "TERM", "line", "size", "line"])
     };
     let id = bench.start(&sandbox, container).await;
-    let mut session = bench.runtime.attach(&id).await.unwrap();
+    let mut session = bench.runtime().attach(&id).await.unwrap();
     session.resize.as_ref().unwrap().send(TerminalSize { width: 132, height: 43 }).unwrap();
     let mut stdin = session.stdin.take().unwrap();
     // Asked through the same connection after the size was sent, so the size is there by then.
     let argv = words(&["/probe", "open", "/dev/console"]);
-    assert_eq!(bench.runtime.exec_output(&id, argv, None).await.unwrap().stdout, b"ok\n");
+    assert_eq!(bench.runtime().exec_output(&id, argv, None).await.unwrap().stdout, b"ok\n");
     stdin.write_all(b"x\n").await.unwrap();
     stdin.write_all(b"y\n").await.unwrap();
     let exit = bench.ended(&id).await.exit.unwrap();
@@ -220,7 +220,7 @@ async fn terminals() {
     let id = bench.start(&sandbox, spec(&["hang"])).await;
     let argv = words(&["/probe", "tty", "env", "TERM", "line", "size", "exit", "5"]);
     let request = ExecRequest { argv, tty: true, stdin: true, stdout: true, ..ExecRequest::default() };
-    let mut session = bench.runtime.exec(&id, request).await.unwrap();
+    let mut session = bench.runtime().exec(&id, request).await.unwrap();
     assert!(session.stderr.is_none());
     session.resize.as_ref().unwrap().send(TerminalSize { width: 80, height: 24 }).unwrap();
     tokio::task::yield_now().await;
