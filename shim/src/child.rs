@@ -37,14 +37,21 @@ pub enum Pids<'a> {
     Join(BorrowedFd<'a>, BorrowedFd<'a>),
 }
 
-fn fork(pids: Pids<'_>, run: impl FnOnce(&OwnedFd) -> Failure) -> Result<Child, Failure> {
+fn fork(
+    pids: Pids<'_>,
+    cgroup: Option<&str>,
+    run: impl FnOnce(&OwnedFd) -> Failure,
+) -> Result<Child, Failure> {
+    let open = |path: &str| sys::open_in(sys::cwd(), Path::new(path), libc::O_PATH | libc::O_DIRECTORY, 0);
+    let cgroup = cgroup.map(open).transpose().map_err(failed("opening the control group"))?;
+    let cgroup = cgroup.as_ref().map(AsFd::as_fd);
     let (here, there) = sys::socketpair(libc::SOCK_SEQPACKET).map_err(failed("socketpair"))?;
     let forked = match pids {
-        Pids::New => sys::clone(libc::CLONE_NEWPID as u64),
-        Pids::Host => sys::clone(0),
+        Pids::New => sys::clone(libc::CLONE_NEWPID as u64, cgroup),
+        Pids::Host => sys::clone(0, cgroup),
         Pids::Join(target, own) => {
             sys::setns(target, libc::CLONE_NEWPID).map_err(failed("joining the PID namespace"))?;
-            let forked = sys::clone(0);
+            let forked = sys::clone(0, cgroup);
             if !matches!(forked, Ok(None)) {
                 sys::setns(own, libc::CLONE_NEWPID).map_err(failed("leaving the PID namespace"))?;
             }
@@ -71,7 +78,7 @@ fn tell(channel: &OwnedFd, report: &Report, fds: &[BorrowedFd<'_>]) {
 
 /// Forks a container's first process.
 pub fn container(start: &Start, streams: [Option<OwnedFd>; 3], pids: Pids<'_>) -> Result<Child, Failure> {
-    fork(pids, |report| match first_process(start, streams, report) {
+    fork(pids, start.cgroup.born_in.as_deref(), |report| match first_process(start, streams, report) {
         Ok(never) => match never {},
         Err(failure) => failure,
     })
@@ -128,7 +135,7 @@ pub fn exec(
     container: BorrowedFd<'_>,
     pids: Pids<'_>,
 ) -> Result<Child, Failure> {
-    fork(pids, |report| {
+    fork(pids, exec.cgroup.born_in.as_deref(), |report| {
         let run = || {
             let confinement = process::prepare(&exec.process, &exec.cgroup)?;
             let null = null()?;
@@ -141,7 +148,7 @@ pub fn exec(
 
 /// Forks the init of a PID namespace that containers share: it only reaps, in an empty root and with no rights.
 pub fn pause() -> Result<Child, Failure> {
-    fork(Pids::New, |report| {
+    fork(Pids::New, None, |report| {
         let settle = || -> Result<(), Failure> {
             sys::reset_signals();
             sys::new_session();

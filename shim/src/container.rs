@@ -395,10 +395,9 @@ pub fn kill_all(cgroup: &Cgroup) {
     {
         return;
     }
-    let Some(procs) = cgroup.procs.first() else { return };
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..KILL_ROUNDS_MAX {
-        let Ok(text) = std::fs::read_to_string(procs) else { return };
+        let Ok(text) = std::fs::read_to_string(&cgroup.procs) else { return };
         let fresh: Vec<i32> =
             text.lines().filter_map(|l| l.parse().ok()).filter(|pid| *pid > 0 && seen.insert(*pid)).collect();
         if fresh.is_empty() {

@@ -260,8 +260,13 @@ pub struct Start {
 /// A container's control groups: absolute paths on the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
-    /// Every `cgroup.procs` that a process of the container must enter.
-    pub procs: Vec<String>,
+    /// v1: every `tasks` file that a process of the container must enter. Not `cgroup.procs`: entering by that makes the kernel stop all forks
+    /// of the machine for a grace period, some milliseconds.
+    pub tasks: Vec<String>,
+    /// v2: the directory that processes are born in, which costs nothing.
+    pub born_in: Option<String>,
+    /// One `cgroup.procs`, to find what is in the group.
+    pub procs: String,
     /// The file that counts memory kills: v2's `memory.events` or v1's `memory.oom_control`.
     pub memory_events: Option<String>,
     /// v1's `cgroup.event_control`, to hear of memory kills.

@@ -101,7 +101,7 @@ pub struct Confinement {
 pub fn prepare(process: &Process, cgroup: &shim::Cgroup) -> Result<Confinement, Failure> {
     sys::reset_signals();
     sys::new_session();
-    for path in &cgroup.procs {
+    for path in &cgroup.tasks {
         std::fs::write(path, "0").map_err(failed(format_args!("entering the control group {path}")))?;
     }
     if let Some(score) = process.oom_score_adj {

@@ -29,15 +29,21 @@ pub fn cwd() -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
 }
 
-/// `fork` with a choice of namespaces, and a descriptor of the child in the parent. `None` in the child.
+/// `fork` with a choice of namespaces and of a v2 control group to be born in, and a descriptor of the child in the parent. `None` in the child.
 ///
 /// The shim has one thread, so the child may run ordinary code.
-pub fn clone(namespaces: u64) -> Result<Option<(i32, OwnedFd)>> {
+pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Option<(i32, OwnedFd)>> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: RawFd = -1;
-    let mut arguments = [0u64; 8]; // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls
+    // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup
+    let mut arguments = [0u64; 11];
     arguments[0] = namespaces | libc::CLONE_PIDFD as u64;
     arguments[1] = &raw mut pidfd as u64;
     arguments[4] = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments[0] |= CLONE_INTO_CGROUP;
+        arguments[10] = cgroup.as_raw_fd() as u64;
+    }
     // SAFETY: no stack and no shared memory are asked for, so this is fork; the kernel writes `pidfd` before it returns.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) })?;
     Ok((pid != 0).then(|| (pid as i32, owned(pidfd.into()))))

@@ -200,16 +200,19 @@ impl Cgroups {
     pub(crate) fn for_shim(&self, path: &str) -> Result<shim::Cgroup> {
         let path = checked(path)?;
         let file = |at: &Path, name: &str| at.join(path).join(name).to_string_lossy().into_owned();
-        let procs = self.directories().iter().map(|at| file(at, "cgroup.procs")).collect();
         Ok(match &self.version {
             Version::V1(all) => shim::Cgroup {
-                procs,
+                tasks: all.all.iter().map(|hierarchy| file(&hierarchy.at, "tasks")).collect(),
+                born_in: all.unified.as_ref().map(|unified| file(&unified.at, "")),
+                procs: all.of("memory").map(|at| file(at, "cgroup.procs")).unwrap_or_default(),
                 memory_events: all.of("memory").map(|at| file(at, "memory.oom_control")),
                 event_control: all.of("memory").map(|at| file(at, "cgroup.event_control")),
                 kill: all.unified.as_ref().map(|unified| file(&unified.at, "cgroup.kill")),
             },
             Version::V2(unified) => shim::Cgroup {
-                procs,
+                tasks: Vec::new(),
+                born_in: Some(file(&unified.at, "")),
+                procs: file(&unified.at, "cgroup.procs"),
                 memory_events: Some(file(&unified.at, "memory.events")),
                 event_control: None,
                 kill: Some(file(&unified.at, "cgroup.kill")),
