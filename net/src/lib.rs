@@ -6,6 +6,7 @@
 //! It never starts a program, and it never touches rules, interfaces or routes that it did not make.
 
 mod cidr;
+pub mod dns;
 mod names;
 mod nft;
 pub mod pod_network;

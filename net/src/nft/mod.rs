@@ -94,8 +94,6 @@ pub(crate) enum Verdict {
     Drop,
     Accept,
     Goto(String),
-    #[allow(dead_code)] // the kernel has it; no rule of ours returns
-    Jump(String),
 }
 
 impl Verdict {
@@ -103,8 +101,7 @@ impl Verdict {
         let (code, chain) = match self {
             Verdict::Drop => (0, None),
             Verdict::Accept => (1, None),
-            Verdict::Jump(chain) => (-3_i32, Some(chain)),
-            Verdict::Goto(chain) => (-4, Some(chain)),
+            Verdict::Goto(chain) => (-4_i32, Some(chain)),
         };
         out.nest(2, |out| {
             out.bytes(1, &code.to_be_bytes());
@@ -503,8 +500,7 @@ impl Rule {
     }
 
     /// Goes on if that address of the packet is one of this machine's own.
-    #[allow(clippy::wrong_self_convention)] // a step of a rule, as all of them
-    pub fn is_own(self, fib: Fib, scratch: u32) -> Rule {
+    pub fn own_address(self, fib: Fib, scratch: u32) -> Rule {
         const ADDRESS_TYPE: u32 = 3;
         const LOCAL: u32 = 2;
         let rule = self.expression("fib", |out| {

@@ -86,7 +86,7 @@ pub(super) fn table(instance: &Instance, node: &Cidr, cluster: &Cidr) -> Batch {
     for (chain, hook) in [("host-ports-in", Hook::Prerouting), ("host-ports-out", Hook::Output)] {
         batch.base_chain(chain, ChainType::Nat, hook, -110);
         for any_address in [false, true] {
-            let rule = Rule::new().is_own(Fib::Destination, REGISTER);
+            let rule = Rule::new().own_address(Fib::Destination, REGISTER);
             let rule = match any_address {
                 true => rule.value(REGISTER, &[0; 4]),
                 false => rule.address(Header::Destination, REGISTER),

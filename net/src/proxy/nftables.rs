@@ -89,7 +89,7 @@ impl Way {
 /// Loads the key of the frontend that a packet is for.
 fn key(rule: Rule, is_node_port: bool) -> Rule {
     let rule = match is_node_port {
-        true => rule.is_own(Fib::Destination, KEY).value(KEY, &[0; 4]),
+        true => rule.own_address(Fib::Destination, KEY).value(KEY, &[0; 4]),
         false => rule.address(Header::Destination, KEY),
     };
     rule.meta(Meta::Protocol, KEY + 1).destination_port(KEY + 2)
@@ -343,7 +343,7 @@ fn put_policy(batch: &mut Batch, policy: Policy, is_node_port: bool, options: &O
                 let from_pod = source(cluster).equal(KEY, &cluster.first().octets());
                 batch.rule(&chain, from_pod.verdict(Verdict::Goto(short.clone())));
             }
-            let from_node = || Rule::new().is_own(Fib::Source, KEY);
+            let from_node = || Rule::new().own_address(Fib::Source, KEY);
             batch.rule(&chain, mark(from_node()));
             batch.rule(&chain, from_node().verdict(Verdict::Goto(short)));
         }

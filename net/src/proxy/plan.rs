@@ -111,10 +111,13 @@ enum Scope {
     Own,
 }
 
+/// A service's group: the port's name and protocol, and whose endpoints.
+type GroupName = (Box<str>, Protocol, Scope);
+
 /// The numbers of groups: the same as long as the service has the port, never used twice.
 #[derive(Debug, Default)]
 pub(crate) struct GroupNumbers {
-    of: HashMap<ObjectName, HashMap<(Box<str>, Protocol, Scope), u32>>,
+    of: HashMap<ObjectName, HashMap<GroupName, u32>>,
     last: u32,
 }
 
@@ -324,4 +327,167 @@ fn choose<'a>(
     let own = all.iter().filter(|(at, endpoint)| is_own(endpoint) && reached(at));
     chosen.on_this_node = own.map(|((address, _), _)| *address).collect();
     chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 1);
+    const EXTERNAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+
+    fn pod(last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 42, 0, last)
+    }
+
+    /// `1` is ready on this node, `2@b` on node `b`; then `-` for not ready, `~` for ending but serving, `!` for ending; then hints `n:NODE` and `z:ZONE`.
+    fn endpoint(text: &str) -> Endpoint {
+        let mut words = text.split(' ');
+        let first = words.next().unwrap_or_default();
+        let state = first.chars().last().filter(|state| "-~!".contains(*state));
+        let place = first.trim_end_matches(['-', '~', '!']);
+        let (last, node) = place.split_once('@').unwrap_or((place, "a"));
+        let hints: Vec<&str> = words.collect();
+        let hints =
+            |kind: &str| hints.iter().filter_map(|hint| hint.strip_prefix(kind)).map(Into::into).collect();
+        Endpoint {
+            address: pod(last.parse().expect("a number")),
+            ready: state.is_none(),
+            serving: !matches!(state, Some('-' | '!')),
+            terminating: matches!(state, Some('~' | '!')),
+            node: Some(node.into()),
+            for_nodes: hints("n:"),
+            for_zones: hints("z:"),
+        }
+    }
+
+    fn node() -> NodeView {
+        NodeView { name: "a".into(), zone: "z1".into(), served_here: vec![Ipv4Addr::new(10, 43, 0, 10)] }
+    }
+
+    fn service() -> ServiceView {
+        let port = ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None };
+        ServiceView { cluster_ip: Some(VIP), ports: vec![port], ..ServiceView::default() }
+    }
+
+    fn planned(service: &ServiceView, endpoints: &[&str]) -> Plan {
+        let endpoints = endpoints.iter().map(|text| endpoint(text)).collect();
+        let slice =
+            SliceView { service: "s".into(), ports: vec![("".into(), Protocol::Tcp, 8080)], endpoints };
+        plan(&ObjectName::new("n", "s"), service, [&slice].into_iter(), &node(), &mut GroupNumbers::default())
+    }
+
+    /// What takes connections at a frontend: the last numbers of its endpoints, or how it refuses.
+    fn shown(plan: &Plan, address: Ipv4Addr, port: u16) -> String {
+        let value = |key| plan.elements.iter().find(|(own, _)| *own == key).map(|(_, value)| *value);
+        let refusal = match value(Key::Refused(address, Protocol::Tcp, port)) {
+            Some(Value::Refusal(Refusal::Reject)) => "reject",
+            Some(Value::Refusal(Refusal::Drop)) => "drop",
+            _ => "",
+        };
+        let Some(Value::Frontend { group, .. }) = value(Key::Frontend(address, Protocol::Tcp, port)) else {
+            return refusal.to_owned();
+        };
+        let Some(Value::Group { len, .. }) = value(Key::Group(group)) else { return refusal.to_owned() };
+        let places = (0..len).filter_map(|place| match value(Key::Endpoint(group, place)) {
+            Some(Value::Endpoint(address, 8080)) => Some(address.octets()[3].to_string()),
+            _ => None,
+        });
+        format!("{}{refusal}", places.collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn ready_endpoints_are_used_else_those_that_end() {
+        let check = |endpoints: &[&str], expect: &str| {
+            assert_eq!(shown(&planned(&service(), endpoints), VIP, 80), expect, "{endpoints:?}")
+        };
+        check(&[], "reject");
+        check(&["1", "2@b"], "1 2");
+        check(&["1-", "2@b"], "2");
+        check(&["1-"], "reject");
+        check(&["1~", "2@b"], "2");
+        check(&["1~", "2@b-"], "1");
+        check(&["1!"], "reject");
+        check(&["2", "1", "1"], "1 2");
+        check(&["1-", "1"], "1");
+    }
+
+    #[test]
+    fn hints_narrow_the_choice_if_every_ready_endpoint_has_one_and_one_is_for_here() {
+        let check = |endpoints: &[&str], expect: &str| {
+            assert_eq!(shown(&planned(&service(), endpoints), VIP, 80), expect, "{endpoints:?}")
+        };
+        check(&["1 z:z1", "2@b z:z2"], "1");
+        check(&["1 z:z2", "2@b z:z2"], "1 2");
+        check(&["1 z:z1", "2@b"], "1 2");
+        check(&["1 z:z1", "2@b-"], "1");
+        check(&["1 n:a z:z1", "2@b n:b z:z1"], "1");
+        check(&["1 n:b z:z1", "2@b n:b z:z1", "3@c n:c z:z2"], "1 2");
+        check(&["1~ z:z1", "2@b~"], "1 2");
+    }
+
+    #[test]
+    fn policies_decide_whose_endpoints_count() {
+        let local = ServiceView {
+            internal_local: true,
+            external_local: true,
+            external_ips: vec![EXTERNAL],
+            ..service()
+        };
+        let check = |service: &ServiceView, endpoints: &[&str], internal: &str, external: &str| {
+            let plan = planned(service, endpoints);
+            assert_eq!(
+                (&*shown(&plan, VIP, 80), &*shown(&plan, EXTERNAL, 80)),
+                (internal, external),
+                "{endpoints:?}"
+            );
+        };
+        check(&local, &["1", "2@b"], "1", "1");
+        check(&local, &["2@b"], "drop", "drop");
+        check(&local, &["1~", "2@b"], "1", "1");
+        check(&local, &["1-"], "reject", "reject");
+        check(&ServiceView { internal_local: false, ..local.clone() }, &["2@b"], "2", "drop");
+        check(&ServiceView { external_local: false, ..local.clone() }, &["2@b"], "drop", "2");
+        check(&ServiceView { external_ips: vec![], ..local.clone() }, &["2@b"], "drop", "");
+        let port = ServicePort { node_port: Some(30080), ..local.ports[0].clone() };
+        let with_port = planned(&ServiceView { ports: vec![port], ..local }, &["1", "2@b"]);
+        assert_eq!(shown(&with_port, ANY_OWN_ADDRESS, 30080), "1");
+        let short = with_port.elements.iter().find_map(|(key, value)| match (key, value) {
+            (Key::Frontend(ANY_OWN_ADDRESS, ..), Value::Frontend { short, .. }) => Some(*short),
+            _ => None,
+        });
+        let group = Key::Group(short.expect("a frontend"));
+        assert!(
+            with_port.elements.contains(&(group, Value::Group { len: 2, affinity_seconds: 0 })),
+            "this node reaches all"
+        );
+    }
+
+    #[test]
+    fn what_the_machine_serves_itself_is_left_alone_until_somebody_else_does() {
+        let dns = ServiceView { cluster_ip: Some(Ipv4Addr::new(10, 43, 0, 10)), ..service() };
+        assert_eq!(planned(&dns, &[]), Plan::default());
+        assert_eq!(shown(&planned(&dns, &["1"]), Ipv4Addr::new(10, 43, 0, 10), 80), "1");
+    }
+
+    #[test]
+    fn only_groups_with_affinity_have_members() {
+        let members = |affinity_seconds| {
+            let plan = planned(&ServiceView { affinity_seconds, ..service() }, &["1", "2"]);
+            plan.elements.iter().filter(|(key, _)| matches!(key, Key::Member(..))).count()
+        };
+        assert_eq!((members(None), members(Some(10))), (0, 2));
+    }
+
+    #[test]
+    fn a_group_keeps_its_number_and_no_number_comes_again() {
+        let mut numbers = GroupNumbers::default();
+        let (service, port) = (ObjectName::new("n", "s"), &service().ports[0]);
+        let first = numbers.get(&service, port, Scope::Cluster);
+        let own = numbers.get(&service, port, Scope::Own);
+        assert_eq!(numbers.get(&service, port, Scope::Cluster), first);
+        numbers.forget(&service);
+        let again = numbers.get(&service, port, Scope::Cluster);
+        assert!(first != own && again != first && again != own);
+    }
 }
