@@ -3,9 +3,10 @@
 use crate::admission::{self, Accounts, Place};
 use crate::context::{NodeContext, PULLS_MAX};
 use crate::eviction;
+use crate::log_rotation;
 use crate::network::PodNetwork;
 use crate::node_object::{self, Changing, Pressure};
-use crate::objects::{CachedObjects, Reference};
+use crate::objects::{self, ClusterObjects, Reference};
 use crate::observed::{self, Observed};
 use crate::options::NodeOptions;
 use crate::pods::Pods;
@@ -83,7 +84,8 @@ pub async fn run(
     let clock = Clock::system();
     let machine = node_object::machine();
     let capacity = node_object::capacity(&options, machine);
-    let objects = Arc::new(CachedObjects::new(&caches));
+    let (objects, changed) = ClusterObjects::new(&client, &caches);
+    let objects = Arc::new(objects);
     let context = NodeContext {
         allocatable: node_object::allocatable(&options, &capacity),
         host_addresses: options.addresses.iter().map(ToString::to_string).collect(),
@@ -115,6 +117,7 @@ pub async fn run(
         node: context,
         pods,
         objects,
+        changed: Some(changed),
         found: HashMap::new(),
         lease: None,
         told: None,
@@ -155,7 +158,8 @@ fn prepare_directories(options: &NodeOptions) -> Result<Directories, Error> {
 struct Kubelet {
     node: Arc<NodeContext>,
     pods: Arc<Pods>,
-    objects: Arc<CachedObjects>,
+    objects: Arc<ClusterObjects>,
+    changed: Option<mpsc::Receiver<Reference>>,
     own: client::Cache<Node>,
     assigned: client::Cache<Pod>,
     capacity: crate::amount::ResourceList,
@@ -183,8 +187,7 @@ impl Kubelet {
         let (on_end, mut ended) = mpsc::channel(ENDED_MAX);
         let mut changes = self.assigned.subscribe();
         let mut own_changes = self.own.subscribe();
-        let [(map_kind, maps), (secret_kind, secrets)] = self.objects.followed();
-        let (mut map_changes, mut secret_changes) = (maps.subscribe(), secrets.subscribe());
+        let Some(mut changed) = self.changed.take() else { return Ok(()) };
         while let Some(delta) = changes.try_next() {
             self.take_pod(delta, &on_end).await;
         }
@@ -195,8 +198,7 @@ impl Kubelet {
                 Some(delta) = changes.next() => self.take_pod(delta, &on_end).await,
                 Some(event) = events.next() => self.take_event(event).await?,
                 Some(uid) = ended.recv() => self.forget(&uid).await,
-                Some(delta) = map_changes.next() => self.refresh(map_kind, &delta).await,
-                Some(delta) = secret_changes.next() => self.refresh(secret_kind, &delta).await,
+                Some(reference) = changed.recv() => self.refresh(&reference).await,
                 Some(delta) = own_changes.next() => if delta.new.is_none() && delta.old.is_some() {
                     self.told = None;
                     self.register().await;
@@ -226,6 +228,7 @@ impl Kubelet {
         let def = PodDef::new(pod);
         let uid = object.meta.uid.to_string();
         let revision = object.meta.resource_version;
+        self.objects.follow(&uid, objects::references(&def));
         let references = volume::references(&def);
         if self.pods.contains(&uid) {
             self.pods.set_references(&uid, references);
@@ -285,10 +288,8 @@ impl Kubelet {
         Ok(())
     }
 
-    async fn refresh(&self, kind: crate::objects::Followed, delta: &Delta<Object>) {
-        let reference =
-            Reference { kind, namespace: delta.key.namespace.to_string(), name: delta.key.name.to_string() };
-        for uid in self.pods.users(&reference) {
+    async fn refresh(&self, reference: &Reference) {
+        for uid in self.pods.users(reference) {
             self.pods.tell(&uid, Message::Refresh).await;
         }
     }
@@ -296,6 +297,7 @@ impl Kubelet {
     /// A pod has left: what others waited for may be free now.
     async fn forget(&mut self, uid: &str) {
         self.pods.remove(uid);
+        self.objects.follow(uid, HashSet::new());
         self.node.sandboxes.lock().retain(|_, own| own != uid);
         if self.node.accounts.take_back(uid) {
             for uid in self.pods.uids() {
@@ -433,6 +435,7 @@ impl Kubelet {
         let thresholds = self.node.options.eviction;
         self.pressure = eviction::pressure(&measured, &thresholds);
         self.collect_images(images, &measured, &thresholds).await;
+        self.rotate_logs().await;
         if self.pressure.memory {
             self.evict().await;
         }
@@ -455,6 +458,17 @@ impl Kubelet {
             match self.node.runtime.remove_image(&id).await {
                 Ok(()) => tracing::info!(image = id, "an unused image is removed"),
                 Err(error) => tracing::warn!(image = id, %error, "an unused image cannot be removed"),
+            }
+        }
+    }
+
+    async fn rotate_logs(&self) {
+        let stamp = self.node.clock.now().strftime("%Y%m%d-%H%M%S").to_string();
+        for view in self.pods.views() {
+            for seen in view.observed.running() {
+                if let Some(log) = &seen.log_path {
+                    log_rotation::rotate(&*self.node.runtime, &seen.id, log, &stamp).await;
+                }
             }
         }
     }

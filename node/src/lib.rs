@@ -7,9 +7,6 @@
 //! It never talks to other components than through the API and these two traits, never polls (exits, changes and timers wake it), and
 //! keeps nothing of its own that the runtime's labels and the API do not hold: a restart adopts what runs.
 
-// Until the server lands some readers of the pure parts are missing.
-#![allow(dead_code)]
-
 mod admission;
 mod amount;
 mod back_off;
@@ -23,6 +20,7 @@ mod hook;
 mod image;
 mod kubelet;
 mod log_file;
+mod log_rotation;
 mod network;
 mod node_object;
 mod objects;

@@ -279,6 +279,13 @@ fn memchr(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|byte| *byte == b'\n')
 }
 
+/// Puts a descriptor under the eyes of tokio's reactor.
+#[allow(unsafe_code)]
+fn register(descriptor: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open and stays the same one as long as it is owned, which the `AsyncFd` does from here on.
+    Ok(unsafe { AsyncFd::register(descriptor) }?)
+}
+
 /// Tells when files of a directory change.
 struct Changes(AsyncFd<OwnedFd>);
 
@@ -290,10 +297,7 @@ impl Changes {
         let wanted =
             inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
         inotify::add_watch(&watcher, directory, wanted)?;
-        #[allow(deprecated)]
-        // its successor is unsafe for the sake of borrowed descriptors; this one is owned
-        let watcher = AsyncFd::new(watcher)?;
-        Ok(Self(watcher))
+        register(watcher).map(Self)
     }
 
     async fn next(&self) -> std::io::Result<()> {

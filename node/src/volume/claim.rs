@@ -2,6 +2,7 @@
 //! `pkg/kubelet/volumemanager`.
 
 use super::{Mounted, Mounting, VolumeError, VolumeType, host_path, ownership};
+use api::Status;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, Volume};
 
@@ -23,7 +24,7 @@ impl VolumeType for Claim {
                 Some(source) => (source.claim_name.clone(), source.read_only.unwrap_or(false)),
                 None => (format!("{}-{}", mounting.def.name(), volume.name), false),
             };
-            let bound = find(mounting, &name)?;
+            let bound = find(mounting, &name).await?;
             let path = prepare(&bound)?;
             if let Some(group) = mounting.fs_group().filter(|_| !read_only) {
                 let policy = mounting.def.spec().security_context.as_ref();
@@ -40,15 +41,18 @@ impl VolumeType for Claim {
     }
 }
 
-fn find(mounting: &Mounting<'_>, name: &str) -> Result<PersistentVolume, VolumeError> {
-    let claim = mounting.objects.claim(mounting.def.namespace(), name);
-    let claim = claim
-        .ok_or_else(|| VolumeError::NotFound { kind: "persistentvolumeclaim", name: name.to_owned() })?;
+async fn find(mounting: &Mounting<'_>, name: &str) -> Result<PersistentVolume, VolumeError> {
+    let failed = |kind, name: &str, error: Status| match error.is_not_found() {
+        true => VolumeError::NotFound { kind, name: name.to_owned() },
+        false => VolumeError::invalid(error.message),
+    };
+    let claim = mounting.objects.claim(mounting.def.namespace(), name).await;
+    let claim = claim.map_err(|error| failed("persistentvolumeclaim", name, error))?;
     let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
     let volume = claim.spec.and_then(|spec| spec.volume_name).filter(|_| bound);
     let volume = volume.ok_or_else(|| VolumeError::invalid(format!("PVC {name} is not bound")))?;
-    let found = mounting.objects.persistent_volume(&volume);
-    found.ok_or(VolumeError::NotFound { kind: "persistentvolume", name: volume })
+    let found = mounting.objects.persistent_volume(&volume).await;
+    found.map_err(|error| failed("persistentvolume", &volume, error))
 }
 
 fn prepare(volume: &PersistentVolume) -> Result<std::path::PathBuf, VolumeError> {

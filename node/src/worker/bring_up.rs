@@ -10,11 +10,11 @@ use crate::image::{self, Tried};
 use crate::log_file;
 use crate::observed::{ContainerSeen, SandboxSeen, State, label};
 use crate::plan::Plan;
-use crate::spec::{ContainerDef, PodDef};
+use crate::spec::{ContainerDef, Kind, PodDef};
 use crate::status::WaitReason;
 use crate::volume::{self, Files, Mounted, Mounting};
 use api::Timestamp;
-use k8s_openapi::api::core::v1::FileKeySelector;
+use k8s_openapi::api::core::v1::{Container, FileKeySelector, Volume};
 use runtime::Network;
 use std::collections::HashMap;
 use std::fs;
@@ -344,6 +344,7 @@ impl Worker {
 /// Makes all volumes of a pod, one after the other: each is a few files.
 async fn make_volumes(node: &NodeContext, def: &PodDef) -> Result<HashMap<String, Mounted>, String> {
     let mut made = HashMap::new();
+    node.objects.settled(def).await;
     for volume in def.volumes() {
         let facts = node.facts(&[]);
         let mounting = Mounting {
@@ -360,9 +361,34 @@ async fn make_volumes(node: &NodeContext, def: &PodDef) -> Result<HashMap<String
             format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name)
         };
         let type_ = volume::type_of(volume).map_err(failed)?;
-        made.insert(volume.name.clone(), type_.mount(&mounting).await.map_err(failed)?);
+        let mut mounted = type_.mount(&mounting).await.map_err(failed)?;
+        if let Files::Image(reference) = &mut mounted.files {
+            *reference = pull_volume(node, def, volume).await?;
+        }
+        made.insert(volume.name.clone(), mounted);
     }
     Ok(made)
+}
+
+/// Brings the image of a volume here and answers its id.
+async fn pull_volume(node: &NodeContext, def: &PodDef, volume: &Volume) -> Result<String, String> {
+    let source = volume.image.clone().unwrap_or_default();
+    // Pulling works on containers: the volume is one that never runs.
+    let spec = Container {
+        name: volume.name.clone(),
+        image: source.reference,
+        image_pull_policy: source.pull_policy,
+        ..Container::default()
+    };
+    let container = ContainerDef { kind: Kind::Ephemeral, spec, target: None, hash: String::new() };
+    // The semaphore is never closed.
+    let _turn = node.pulls.acquire().await;
+    let tried = image::ensure(&*node.runtime, def, &container, &*node.objects).await;
+    for (warning, reason, message) in tried.events {
+        node.pod_event(def, warning, reason, message);
+    }
+    let failed = |wait: WaitReason| format!("failed to pull image for volume \"{}\": {}", volume.name, wait.message);
+    tried.outcome.map(|image| image.image.id).map_err(failed)
 }
 
 /// Makes the pod's network and sandbox, and the files that need its address.
@@ -373,6 +399,9 @@ async fn make_sandbox(
     old: Option<String>,
 ) -> Result<SandboxSeen, String> {
     check_runtime_class(node, def)?;
+    if def.spec().host_users == Some(false) {
+        return Err("user namespaces are not supported by this node".to_owned());
+    }
     if let Some(old) = old {
         node.runtime.stop_sandbox(&old).await.map_err(|error| error.to_string())?;
     }
