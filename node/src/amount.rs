@@ -15,11 +15,6 @@ const NANO: i128 = 1_000_000_000;
 pub(crate) struct Amount(i128);
 
 impl Amount {
-    /// Whole units.
-    pub(crate) fn units(units: i64) -> Self {
-        Self(i128::from(units) * NANO)
-    }
-
     /// Reads a quantity. What is not one counts as zero: the API server has checked it.
     pub(crate) fn of(quantity: &Quantity) -> Self {
         Self::parse(&quantity.0).unwrap_or_default()

@@ -49,11 +49,6 @@ impl BackOff {
     pub(crate) fn wait(&self, key: &str) -> Duration {
         self.entries.get(key).map(|entry| entry.wait).unwrap_or_default()
     }
-
-    /// Forgets `key`.
-    pub(crate) fn forget(&mut self, key: &str) {
-        self.entries.remove(key);
-    }
 }
 
 fn is_expired(entry: &Entry, at: Timestamp) -> bool {

@@ -141,7 +141,7 @@ fn credentials(def: &PodDef, normal: &str, objects: &dyn Objects) -> Vec<Auth> {
     let names = def.spec().image_pull_secrets.iter().flatten().map(|reference| reference.name.as_str());
     let secrets = names.filter_map(|name| objects.secret(def.namespace(), name));
     let mut found: Vec<(usize, Auth)> = secrets.flat_map(|secret| of_secret(&secret, normal)).collect();
-    found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+    found.sort_by_key(|(fit, _)| std::cmp::Reverse(*fit));
     found.into_iter().map(|(_, auth)| auth).collect()
 }
 

@@ -9,7 +9,9 @@ use api::{Object, Status};
 use client::{AnyCache, Cache, Caches, Client, Delta, Kind, Selection};
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{ConfigMap, EnvVarSource, PersistentVolume, PersistentVolumeClaim, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, EnvVarSource, PersistentVolume, PersistentVolumeClaim, Secret, Service,
+};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,7 +33,11 @@ pub(crate) trait Objects: Send + Sync {
     /// The services of a namespace.
     fn services(&self, namespace: &str) -> Vec<Service>;
     /// A claim.
-    fn claim<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<PersistentVolumeClaim, Status>>;
+    fn claim<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<PersistentVolumeClaim, Status>>;
     /// A volume of the cluster.
     fn persistent_volume<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<PersistentVolume, Status>>;
     /// Waits until everything that the pod names has been looked for once.
@@ -247,7 +253,11 @@ impl Objects for ClusterObjects {
         self.services.read_all(namespace)
     }
 
-    fn claim<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<PersistentVolumeClaim, Status>> {
+    fn claim<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<PersistentVolumeClaim, Status>> {
         Box::pin(async move { self.client.namespaced::<PersistentVolumeClaim>(namespace).get(name).await })
     }
 
@@ -303,7 +313,11 @@ pub(crate) mod tests {
             self.services.iter().filter(of).cloned().collect()
         }
 
-        fn claim<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<PersistentVolumeClaim, Status>> {
+        fn claim<'a>(
+            &'a self,
+            _: &'a str,
+            _: &'a str,
+        ) -> BoxFuture<'a, Result<PersistentVolumeClaim, Status>> {
             Box::pin(async { Err(Status::unavailable("none here")) })
         }
 

@@ -13,12 +13,10 @@ pub(crate) mod label {
     pub(crate) const CONTAINER_NAME: &str = "io.kubernetes.container.name";
     pub(crate) const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
     pub(crate) const HASH: &str = "io.kubernetes.container.hash";
-    pub(crate) const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     pub(crate) const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
     pub(crate) const MESSAGE_FILE: &str = "io.clipper.container.termination-message-file";
     pub(crate) const IMAGE: &str = "io.clipper.container.image";
     pub(crate) const IMAGE_REF: &str = "io.clipper.container.image-ref";
-    pub(crate) const PRE_STOP: &str = "io.clipper.container.pre-stop";
     pub(crate) const GRACE_SECONDS: &str = "io.kubernetes.pod.terminationGracePeriod";
     pub(crate) const ATTEMPT: &str = "io.clipper.sandbox.attempt";
     pub(crate) const ADDRESSES: &str = "io.clipper.sandbox.addresses";
@@ -219,7 +217,7 @@ impl Observed {
     }
 
     fn sort(&mut self) {
-        self.containers.sort_by_key(|own| std::cmp::Reverse((own.created_at, own.restart_count)));
+        self.containers.sort_by_key(|seen| std::cmp::Reverse((seen.created_at, seen.restart_count)));
     }
 
     /// Addresses of the pod's own network.

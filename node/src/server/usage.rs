@@ -3,7 +3,7 @@
 
 use crate::context::{NodeContext, PodView};
 use crate::node_object::{self, Disk};
-use crate::observed::ContainerSeen;
+use crate::observed::{ContainerSeen, State};
 use crate::pods::Pods;
 use api::Timestamp;
 use parking_lot::Mutex;
@@ -50,10 +50,16 @@ impl Rates {
     }
 }
 
+/// What one pod uses: as a whole where that can be told, and each container that runs.
+type PodUsage = (Arc<PodView>, Option<Stats>, Vec<(ContainerSeen, Stats)>);
+
 /// What is used, measured once for one answer.
 struct Measured {
-    pods: Vec<(Arc<PodView>, Option<Stats>, Vec<(ContainerSeen, Stats)>)>,
+    pods: Vec<PodUsage>,
 }
+
+/// Name, kind, help and value of a metric.
+type Metric = (&'static str, &'static str, &'static str, fn(&Stats) -> String);
 
 async fn measure(node: &NodeContext, pods: &Pods) -> Measured {
     let mut list = Vec::new();
@@ -314,7 +320,7 @@ pub(super) async fn resource_metrics(node: &NodeContext, pods: &Pods) -> String 
 pub(super) async fn cadvisor_metrics(node: &NodeContext, pods: &Pods) -> String {
     let measured = measure(node, pods).await;
     let mut out = String::new();
-    let metrics: [(&str, &str, &str, fn(&Stats) -> String); 5] = [
+    let metrics: [Metric; 5] = [
         ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |own| {
             seconds(own.cpu_ns).to_string()
         }),
@@ -353,13 +359,10 @@ pub(super) fn own_metrics(node: &NodeContext, pods: &Pods) -> String {
         .filter(|view| view.observed.sandbox.as_ref().is_some_and(|sandbox| sandbox.ready))
         .count();
     let count = |state: &str| {
-        let in_state = |seen: &&ContainerSeen| {
-            matches!(
-                (&seen.state, state),
-                (crate::observed::State::Running, "running")
-                    | (crate::observed::State::Exited(_), "exited")
-                    | (crate::observed::State::Created, "created")
-            )
+        let in_state = |seen: &&ContainerSeen| match &seen.state {
+            State::Running => state == "running",
+            State::Exited(_) => state == "exited",
+            State::Created => state == "created",
         };
         views.iter().flat_map(|view| view.observed.containers.iter()).filter(in_state).count()
     };

@@ -1,26 +1,16 @@
-//! Starting: volumes, sandbox, images, containers.
+//! Starting: volumes, sandbox, images, containers, each as far as it is due.
 
-use super::{Outcome, Retry, Worker};
-use crate::container_spec::{self, Making, PodFiles, ResolvedImage};
-use crate::context::NodeContext;
-use crate::env;
-use crate::files;
-use crate::hook;
+use super::start::{Start, next_count_by_logs};
+use super::{Outcome, Retry, Worker, make};
+use crate::container_spec;
 use crate::image::{self, Tried};
-use crate::log_file;
-use crate::observed::{ContainerSeen, SandboxSeen, State, label};
+use crate::observed::{ContainerSeen, SandboxSeen};
 use crate::plan::Plan;
-use crate::spec::{ContainerDef, Kind, PodDef};
+use crate::spec::ContainerDef;
 use crate::status::WaitReason;
-use crate::volume::{self, Files, Mounted, Mounting};
+use crate::volume::Mounted;
 use api::Timestamp;
-use k8s_openapi::api::core::v1::{Container, FileKeySelector, Volume};
-use runtime::Network;
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Waits between tries to make volumes. Upstream: `goroutinemap/exponentialbackoff`.
@@ -101,7 +91,7 @@ impl Worker {
         self.volumes_stale = false;
         self.flight.volumes = true;
         let (node, def) = (self.node.clone(), self.def.clone());
-        self.operations.spawn(async move { Outcome::Volumes(make_volumes(&node, &def).await) });
+        self.operations.spawn(async move { Outcome::Volumes(make::volumes(&node, &def).await) });
     }
 
     pub(super) fn finish_volumes(
@@ -140,7 +130,8 @@ impl Worker {
         self.flight.sandbox = true;
         let (node, def) = (self.node.clone(), self.def.clone());
         let old = self.observed.sandbox.as_ref().map(|sandbox| sandbox.id.clone());
-        self.operations.spawn(async move { Outcome::Sandbox(make_sandbox(&node, &def, attempt, old).await) });
+        self.operations
+            .spawn(async move { Outcome::Sandbox(make::sandbox(&node, &def, attempt, old).await) });
     }
 
     pub(super) fn finish_sandbox(&mut self, result: Result<SandboxSeen, String>, now: Timestamp) {
@@ -233,7 +224,7 @@ impl Worker {
             // The semaphore is never closed.
             let _turn = node.pulls.acquire().await;
             let tried = image::ensure(&*node.runtime, &def, &container, &*node.objects).await;
-            Outcome::Pulled { container: container.spec.name, tried }
+            Outcome::Pulled { container: container.spec.name, tried: Box::new(tried) }
         });
     }
 
@@ -296,6 +287,10 @@ impl Worker {
                 false => sandbox.addresses,
             },
             restart_count,
+            target_missing: container
+                .target
+                .as_deref()
+                .is_some_and(|target| !self.observed.latest(target).is_some_and(ContainerSeen::is_running)),
             remove: older.map(|seen| (seen.id.clone(), seen.log_path.clone())).collect(),
         };
         self.flight.start = Some(name);
@@ -338,325 +333,5 @@ impl Worker {
     fn retry_config(&mut self, name: &str, now: Timestamp) {
         let retry = self.config_retries.entry(name.to_owned()).or_default();
         retry.failed(now, Duration::from_secs(1), Duration::from_secs(15));
-    }
-}
-
-/// Makes all volumes of a pod, one after the other: each is a few files.
-async fn make_volumes(node: &NodeContext, def: &PodDef) -> Result<HashMap<String, Mounted>, String> {
-    let mut made = HashMap::new();
-    node.objects.settled(def).await;
-    for volume in def.volumes() {
-        let facts = node.facts(&[]);
-        let mounting = Mounting {
-            def,
-            volume,
-            directories: &node.directories,
-            objects: &*node.objects,
-            facts: &facts,
-            tokens: &*node.tokens,
-            memory_capacity_bytes: node.machine.memory_bytes,
-            now: node.clock.now(),
-        };
-        let failed = |error: volume::VolumeError| {
-            format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name)
-        };
-        let type_ = volume::type_of(volume).map_err(failed)?;
-        let mut mounted = type_.mount(&mounting).await.map_err(failed)?;
-        if let Files::Image(reference) = &mut mounted.files {
-            *reference = pull_volume(node, def, volume).await?;
-        }
-        made.insert(volume.name.clone(), mounted);
-    }
-    Ok(made)
-}
-
-/// Brings the image of a volume here and answers its id.
-async fn pull_volume(node: &NodeContext, def: &PodDef, volume: &Volume) -> Result<String, String> {
-    let source = volume.image.clone().unwrap_or_default();
-    // Pulling works on containers: the volume is one that never runs.
-    let spec = Container {
-        name: volume.name.clone(),
-        image: source.reference,
-        image_pull_policy: source.pull_policy,
-        ..Container::default()
-    };
-    let container = ContainerDef { kind: Kind::Ephemeral, spec, target: None, hash: String::new() };
-    // The semaphore is never closed.
-    let _turn = node.pulls.acquire().await;
-    let tried = image::ensure(&*node.runtime, def, &container, &*node.objects).await;
-    for (warning, reason, message) in tried.events {
-        node.pod_event(def, warning, reason, message);
-    }
-    let failed = |wait: WaitReason| format!("failed to pull image for volume \"{}\": {}", volume.name, wait.message);
-    tried.outcome.map(|image| image.image.id).map_err(failed)
-}
-
-/// Makes the pod's network and sandbox, and the files that need its address.
-async fn make_sandbox(
-    node: &NodeContext,
-    def: &PodDef,
-    attempt: u32,
-    old: Option<String>,
-) -> Result<SandboxSeen, String> {
-    check_runtime_class(node, def)?;
-    if def.spec().host_users == Some(false) {
-        return Err("user namespaces are not supported by this node".to_owned());
-    }
-    if let Some(old) = old {
-        node.runtime.stop_sandbox(&old).await.map_err(|error| error.to_string())?;
-    }
-    let (network, addresses) = if def.host_network() {
-        (Network::Host, Vec::new())
-    } else {
-        let annotations = def.pod.metadata.annotations.clone().unwrap_or_default();
-        let bits = |name: &str| {
-            let text = annotations.get(&format!("kubernetes.io/{name}-bandwidth"))?;
-            u64::try_from(crate::amount::Amount::parse(text)?.value()).ok()
-        };
-        let attachment = crate::network::PodAttachment {
-            namespace: def.namespace().to_owned(),
-            name: def.name().to_owned(),
-            uid: def.uid().to_owned(),
-            host_ports: container_spec::host_ports(def),
-            ingress_bits_per_second: bits("ingress"),
-            egress_bits_per_second: bits("egress"),
-        };
-        let attached = node.network.attach(&attachment).await;
-        let attached = attached.map_err(|error| format!("failed to setup network for sandbox: {error}"))?;
-        let addresses = attached.addresses.iter().map(ToString::to_string).collect();
-        (Network::Path(attached.namespace_path), addresses)
-    };
-    let host_network = network == Network::Host;
-    write_pod_files(node, def, &addresses).map_err(|error| error.to_string())?;
-    let spec = container_spec::sandbox(&node.options, def, attempt, network, &addresses);
-    let id = node.runtime.create_sandbox(spec).await.map_err(|error| error.to_string())?;
-    Ok(SandboxSeen { id, ready: true, addresses, attempt, host_network })
-}
-
-fn check_runtime_class(node: &NodeContext, def: &PodDef) -> Result<(), String> {
-    let Some(name) = def.spec().runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
-        return Ok(());
-    };
-    let Some(class) = node.runtime_classes.read("", name) else {
-        return Err(format!("failed to get sandbox runtime: RuntimeClass \"{name}\" not found"));
-    };
-    match node.options.runtime_handlers.contains(&class.handler) {
-        true => Ok(()),
-        false => {
-            Err(format!("failed to get sandbox runtime: no runtime for \"{}\" is configured", class.handler))
-        }
-    }
-}
-
-/// Names of the files that all containers of a pod share.
-fn pod_files(node: &NodeContext, def: &PodDef) -> PodFiles {
-    let directory = node.directories.pod(def.uid());
-    PodFiles {
-        hosts: directory.join("etc-hosts"),
-        resolv_conf: directory.join("etc-resolv.conf"),
-        hostname: directory.join("etc-hostname"),
-        ..PodFiles::default()
-    }
-}
-
-fn write_pod_files(node: &NodeContext, def: &PodDef, addresses: &[String]) -> std::io::Result<()> {
-    let paths = pod_files(node, def);
-    fs::create_dir_all(node.directories.pod(def.uid()))?;
-    let domain = &node.options.cluster_domain;
-    let hosts = match def.host_network() {
-        true => files::host_network_hosts(def, &fs::read_to_string("/etc/hosts").unwrap_or_default()),
-        false => files::hosts(def, addresses, domain),
-    };
-    let cluster = files::ClusterDns {
-        servers: node.options.cluster_dns.iter().map(ToString::to_string).collect(),
-        domain: domain.clone(),
-    };
-    let machine = files::Dns::parse(&fs::read_to_string(&node.options.resolv_conf).unwrap_or_default());
-    let name = files::node_name_in_pod(def, domain).unwrap_or_else(|| node.options.name.clone());
-    for (path, text) in [
-        (&paths.hosts, hosts),
-        (&paths.resolv_conf, files::dns(def, &cluster, &machine).to_text()),
-        (&paths.hostname, format!("{name}\n")),
-    ] {
-        // Written in place: containers that run have these very files mounted.
-        fs::write(path, text)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
-    }
-    Ok(())
-}
-
-/// The restart count after those that left logs behind.
-fn next_count_by_logs(directory: &Path) -> i32 {
-    let Ok(entries) = fs::read_dir(directory) else { return 0 };
-    let counts = entries.flatten().filter_map(|entry| {
-        let name = entry.file_name();
-        name.to_str()?.split('.').next()?.parse::<i32>().ok()
-    });
-    counts.max().map_or(0, |count| count + 1)
-}
-
-/// Adds to an ended container why it ended, in its own words.
-pub(super) fn add_message(seen: &mut ContainerSeen) {
-    let labels = &seen.labels;
-    let fallback = labels.get(label::MESSAGE_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
-    let file = labels.get(label::MESSAGE_FILE).map(PathBuf::from);
-    let log = seen.log_path.clone();
-    let State::Exited(exit) = &mut seen.state else { return };
-    let told = match file.as_deref().map(log_file::message_file) {
-        Some(Ok(Some(text))) => text,
-        Some(Err(error)) => error,
-        Some(Ok(None)) | None => String::new(),
-    };
-    let told = match (told.is_empty() && fallback && exit.code != 0, log) {
-        (true, Some(log)) => log_file::last_lines(&log)
-            .unwrap_or_else(|error| format!("Error on reading termination message from logs: {error}")),
-        _ => told,
-    };
-    if !told.is_empty() {
-        exit.message = if exit.message.is_empty() { told } else { format!("{}: {told}", exit.message) };
-    }
-}
-
-/// All that starting a container needs.
-struct Start {
-    node: Arc<NodeContext>,
-    def: PodDef,
-    container: ContainerDef,
-    image: ResolvedImage,
-    volumes: HashMap<String, Mounted>,
-    sandbox: String,
-    addresses: Vec<String>,
-    restart_count: i32,
-    remove: Vec<(String, Option<PathBuf>)>,
-}
-
-impl Start {
-    async fn run(self) -> Outcome {
-        let removed = self.remove_older().await;
-        let (made, error) = match self.make().await {
-            Err((reason, message)) => (None, Some(self.failed(reason, message))),
-            Ok(id) => {
-                let error = self
-                    .start(&id)
-                    .await
-                    .err()
-                    .map(|(reason, message)| WaitReason { reason: reason.to_owned(), message });
-                (self.look(&id).await, error)
-            }
-        };
-        Outcome::Started { container: self.container.spec.name, made, removed, error }
-    }
-
-    fn failed(&self, reason: &str, message: String) -> WaitReason {
-        self.event(true, "Failed", format!("Error: {message}"));
-        WaitReason { reason: reason.to_owned(), message }
-    }
-
-    fn event(&self, warning: bool, reason: &str, message: impl Into<String>) {
-        self.node.container_event(&self.def, &self.container, warning, reason, message);
-    }
-
-    /// Keeps one ended instance (for its logs) and removes those before it.
-    async fn remove_older(&self) -> Vec<String> {
-        let mut removed = Vec::new();
-        for (id, log) in &self.remove {
-            if let Err(error) = self.node.runtime.remove_container(id).await {
-                tracing::warn!(container = %id, %error, "an old container cannot be removed");
-                continue;
-            }
-            if let Some(log) = log {
-                let _ = fs::remove_file(log);
-            }
-            removed.push(id.clone());
-        }
-        removed
-    }
-
-    async fn make(&self) -> Result<String, (&'static str, String)> {
-        let config = |message: String| ("CreateContainerConfigError", message);
-        let facts = self.node.facts(&self.addresses);
-        let file = |selector: &FileKeySelector| self.read_volume_file(selector);
-        let env = env::environment(&self.def, &self.container, &*self.node.objects, &facts, &file)
-            .map_err(config)?;
-        let files = self.files().map_err(|error| config(error.to_string()))?;
-        let spec = container_spec::container(&Making {
-            options: &self.node.options,
-            def: &self.def,
-            container: &self.container,
-            image: &self.image,
-            env: &env,
-            volumes: &self.volumes,
-            files: &files,
-            restart_count: self.restart_count,
-            memory_capacity_bytes: self.node.machine.memory_bytes,
-        })
-        .map_err(config)?;
-        let created = self.node.runtime.create_container(&self.sandbox, spec).await;
-        let id = created.map_err(|error| ("CreateContainerError", error.to_string()))?;
-        self.event(false, "Created", "Container created");
-        Ok(id)
-    }
-
-    fn files(&self) -> std::io::Result<PodFiles> {
-        let name = self.container.name();
-        let directory = self.node.directories.pod(self.def.uid()).join("containers").join(name);
-        fs::create_dir_all(&directory)?;
-        let message = directory.join(format!("message-{}", self.restart_count));
-        fs::write(&message, b"")?;
-        // Whoever the program runs as may write it.
-        fs::set_permissions(&message, fs::Permissions::from_mode(0o666))?;
-        let logs = container_spec::log_directory(&self.node.options, &self.def).join(name);
-        fs::create_dir_all(&logs)?;
-        Ok(PodFiles {
-            message,
-            log: logs.join(format!("{}.log", self.restart_count)),
-            ..pod_files(&self.node, &self.def)
-        })
-    }
-
-    fn read_volume_file(&self, selector: &FileKeySelector) -> Result<String, String> {
-        let volume = &selector.volume_name;
-        let Some(Mounted { files: Files::Path(root), .. }) = self.volumes.get(volume) else {
-            return Err(format!("cannot find the volume \"{volume}\" referenced by FileKeyRef"));
-        };
-        crate::volume::read_inside(root, &selector.path).map_err(|_| "couldn't parse env file".to_owned())
-    }
-
-    async fn start(&self, id: &str) -> Result<(), (&'static str, String)> {
-        if let Err(error) = self.node.runtime.start_container(id).await {
-            let message = error.to_string();
-            self.event(true, "Failed", format!("Error: {message}"));
-            return Err(("RunContainerError", message));
-        }
-        self.event(false, "Started", "Container started");
-        let hook = self.container.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
-        let Some(hook) = hook else { return Ok(()) };
-        let address = self.addresses.first().map(String::as_str);
-        let Err(message) =
-            hook::run(&*self.node.runtime, &self.def, &self.container, id, address, hook).await
-        else {
-            return Ok(());
-        };
-        self.event(true, "FailedPostStartHook", "PostStartHook failed");
-        self.event(false, "Killing", "FailedPostStartHook");
-        let grace = Duration::from_secs(u64::try_from(self.def.grace_seconds()).unwrap_or(0).max(2));
-        if let Err(error) = self.node.runtime.stop_container(id, None, grace).await {
-            tracing::warn!(container = id, %error, "a container whose hook failed cannot be stopped");
-        }
-        Err(("PostStartHookError", message))
-    }
-
-    async fn look(&self, id: &str) -> Option<ContainerSeen> {
-        match self.node.runtime.container(id).await {
-            Ok(status) => {
-                let mut seen = ContainerSeen::from_runtime(&status)?;
-                add_message(&mut seen);
-                Some(seen)
-            }
-            Err(error) => {
-                tracing::warn!(container = id, %error, "a new container cannot be read");
-                None
-            }
-        }
     }
 }

@@ -6,7 +6,9 @@
 //! **Assumptions**: the runtime's labels tell a new process all that must be known of containers that run.
 
 mod bring_up;
+mod make;
 mod report;
+mod start;
 #[cfg(test)]
 mod tests;
 mod wind_down;
@@ -64,11 +66,11 @@ enum Outcome {
     Sandbox(Result<SandboxSeen, String>),
     Pulled {
         container: String,
-        tried: Tried,
+        tried: Box<Tried>,
     },
     Started {
         container: String,
-        made: Option<ContainerSeen>,
+        made: Option<Box<ContainerSeen>>,
         removed: Vec<String>,
         error: Option<WaitReason>,
     },
@@ -443,7 +445,7 @@ impl Worker {
         match self.node.runtime.container(id).await {
             Ok(status) => {
                 if let Some(mut seen) = ContainerSeen::from_runtime(&status) {
-                    bring_up::add_message(&mut seen);
+                    start::add_message(&mut seen);
                     self.observed.put(seen);
                 }
             }
@@ -455,7 +457,7 @@ impl Worker {
     /// Reads the termination messages of all containers that have ended.
     async fn collect_messages(&mut self) {
         for seen in &mut self.observed.containers {
-            bring_up::add_message(seen);
+            start::add_message(seen);
         }
         let uid = self.def.uid().to_owned();
         if let Some(sandbox) = &self.observed.sandbox {
@@ -550,9 +552,9 @@ impl Worker {
             }
             Ok(Outcome::Volumes(result)) => self.finish_volumes(result, now),
             Ok(Outcome::Sandbox(result)) => self.finish_sandbox(result, now),
-            Ok(Outcome::Pulled { container, tried }) => self.finish_pull(&container, tried, now),
+            Ok(Outcome::Pulled { container, tried }) => self.finish_pull(&container, *tried, now),
             Ok(Outcome::Started { container, made, removed, error }) => {
-                self.finish_start(&container, made, &removed, error).await;
+                self.finish_start(&container, made.map(|seen| *seen), &removed, error).await;
             }
             Ok(Outcome::Stopped { id }) => {
                 self.flight.stops.remove(&id);
