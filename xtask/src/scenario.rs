@@ -92,7 +92,7 @@ const SCENARIOS: &[Scenario] = &[
             fails(
                 "patch configmap one --type=json -p '[{\"op\":\"test\",\"path\":\"/data/c\",\"value\":\"9\"}]'",
                 "",
-                &["Invalid"],
+                &["The request is invalid"],
             ),
             fails("get configmap none", "", &["Error from server (NotFound): configmaps \"none\" not found"]),
             step("delete configmap one", &["configmap \"one\" deleted"]),

@@ -6,11 +6,11 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use crate::owner::{self, Owner, Selects, controller_uid, name_of};
+use crate::owner::{self, Owner, Selects, controller_uid};
 use crate::pod;
 use crate::template;
 use api::{LabelSelector, ObjectName};
-use client::{Context, Controller, DeleteParams, Delta, Error, EventType, Next, Patch};
+use client::{Context, Controller, DeleteParams, Delta, Error, EventType, Next};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use plan::{Rollout, Set, Step, Told};
@@ -186,18 +186,8 @@ async fn write_status(
         api.replace(&rollout.deployment).await?;
         return Ok(());
     }
-    if rollout.is_changed {
-        // `null` removes.
-        let mut annotations = serde_json::json!(rollout.deployment.metadata.annotations);
-        for key in before.metadata.annotations.iter().flat_map(BTreeMap::keys) {
-            if annotations.get(key).is_none() {
-                annotations[key] = serde_json::Value::Null;
-            }
-        }
-        let patch = serde_json::json!({"metadata": {"resourceVersion": version, "annotations": annotations}});
-        version = api.patch(name_of(&before.metadata), Patch::Merge(patch)).await?.metadata.resource_version;
-    }
-    if Some(&rollout.status) != before.status.as_ref() {
+    // Annotations travel with the status, as upstream writes them: they do not count as a change of the spec there.
+    if rollout.is_changed || Some(&rollout.status) != before.status.as_ref() {
         let mut deployment = rollout.deployment.clone();
         deployment.metadata.resource_version = version;
         deployment.status = Some(rollout.status.clone());
