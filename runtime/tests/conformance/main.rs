@@ -7,6 +7,7 @@ mod bench;
 mod confinement;
 mod images;
 mod lifecycle;
+mod registry;
 mod restart;
 mod speed;
 mod streams;

@@ -10,7 +10,7 @@ const ROUNDS: usize = 30;
 fn told(what: &str, mut all: Vec<Duration>) -> Duration {
     all.sort();
     let (median, p90) = (all[all.len() / 2], all[all.len() * 9 / 10]);
-    println!("{what}: median {median:?}, p90 {p90:?}, n={}", all.len());
+    println!("{what}: least {:?}, median {median:?}, p90 {p90:?}, n={}", all[0], all.len());
     median
 }
 
