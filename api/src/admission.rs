@@ -5,7 +5,7 @@ use crate::resource::Resource;
 use crate::status::Status;
 use crate::user::UserInfo;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a request does to its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +64,31 @@ pub struct AdmissionRequest<'a> {
     pub warnings: Vec<String>,
     /// Goes into the audit record, keys such as `pod-security.kubernetes.io/enforce-policy`.
     pub annotations: BTreeMap<String, String>,
+    /// Whether the mutating steps run for the second time, and who wants them to.
+    pub reinvocation: Reinvocation,
+}
+
+/// The mutating steps run once more where a webhook changed the object, so that those before it see the change.
+/// Upstream: `admission.ReinvocationContext`.
+#[derive(Debug, Default)]
+pub struct Reinvocation {
+    /// Whether this is the second time.
+    pub is_again: bool,
+    /// Whether there shall be a second time.
+    pub is_wanted: bool,
+    /// The object as the webhooks left it.
+    pub last: Option<Value>,
+    /// Webhooks that were asked and may be asked again.
+    pub asked: BTreeSet<String>,
+    /// Webhooks that must be asked again, because the object changed after them.
+    pub due: BTreeSet<String>,
+}
+
+impl Reinvocation {
+    /// Notes that the object changed: who was asked before must be asked again.
+    pub fn changed(&mut self) {
+        self.due.append(&mut self.asked);
+    }
 }
 
 impl AdmissionRequest<'_> {
@@ -72,10 +97,77 @@ impl AdmissionRequest<'_> {
         self.resource.group == group && self.resource.plural == plural && self.subresource.is_empty()
     }
 
-    /// 403 about this object: `why` is upstream's explanation.
+    /// 403 about this object: `why` is upstream's explanation. An object that has no name yet is called by its
+    /// `generateName`. Upstream: `admission.NewForbidden`.
     pub fn forbidden(&self, why: &str) -> Status {
-        Status::forbidden(self.resource.id(), self.name, why)
+        let own = |field: &str| self.object["metadata"][field].as_str().filter(|own| !own.is_empty());
+        let name = match self.name {
+            "" => own("name").or_else(|| own("generateName")).unwrap_or("Unknown"),
+            name => name,
+        };
+        Status::forbidden(self.resource.id(), name, why)
     }
+}
+
+/// The plugins of upstream in the order in which they run. Upstream: `AllOrderedPlugins`.
+pub const ORDER: [&str; 39] = [
+    "AlwaysAdmit",
+    "NamespaceAutoProvision",
+    "NamespaceLifecycle",
+    "NamespaceExists",
+    "LimitPodHardAntiAffinityTopology",
+    "LimitRanger",
+    "ServiceAccount",
+    "NodeRestriction",
+    "TaintNodesByCondition",
+    "AlwaysPullImages",
+    "ImagePolicyWebhook",
+    "PodSecurity",
+    "PodNodeSelector",
+    "Priority",
+    "DefaultTolerationSeconds",
+    "PodTolerationRestriction",
+    "EventRateLimit",
+    "ExtendedResourceToleration",
+    "DefaultStorageClass",
+    "StorageObjectInUseProtection",
+    "PodGroupProtection",
+    "OwnerReferencesPermissionEnforcement",
+    "PersistentVolumeClaimResize",
+    "RuntimeClass",
+    "CertificateApproval",
+    "CertificateSigning",
+    "ClusterTrustBundleAttest",
+    "CertificateSubjectRestriction",
+    "DefaultIngressClass",
+    "DenyServiceExternalIPs",
+    "PodTopologyLabels",
+    "NodeDeclaredFeatureValidator",
+    "PodResizeValidator",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionWebhook",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionWebhook",
+    "ResourceQuota",
+    "AlwaysDeny",
+];
+
+/// Where a plugin stands among others. One that upstream does not have comes before all that it has.
+pub fn place(name: &str) -> usize {
+    ORDER.iter().position(|own| *own == name).map_or(0, |at| at + 1)
+}
+
+/// An object that somebody else is about to make, and that a step cannot do without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// API group; empty for core.
+    pub group: &'static str,
+    /// Plural resource name.
+    pub plural: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// One step of the admission chain. Pure: what it needs to know of the cluster comes from `AdmissionRequest::lookup`.
@@ -88,6 +180,12 @@ pub trait Admission: Send + Sync {
 
     /// Which operations it wants to see.
     fn handles(&self, operation: Operation) -> bool;
+
+    /// An object that the server waits for, for a moment at most, where `lookup` does not have it yet. The step refuses the
+    /// request if it does not appear.
+    fn awaits(&self, _request: &AdmissionRequest<'_>) -> Option<Awaited> {
+        None
+    }
 
     /// A name of a lock that is held from before `mutate` until the write is visible in `lookup`, for rules that count or
     /// claim things (a quota of a namespace). `None` takes none.

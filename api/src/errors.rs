@@ -170,6 +170,11 @@ impl FieldErrors {
         self.found.push(error);
     }
 
+    /// Reports an error that somebody else found; its path is whole.
+    pub fn add(&mut self, error: FieldError) {
+        self.found.push(error);
+    }
+
     /// `Required value`.
     pub fn required(&mut self, name: &str, detail: impl Into<String>) {
         self.push(FieldErrorKind::Required, name, Value::Null, detail);

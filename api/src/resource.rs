@@ -1,8 +1,10 @@
 //! `Resource`: the row of the table that says all about one resource. Built-in, Knative and custom kinds alike.
 
+use crate::json_path::JsonPath;
 use crate::status::ResourceId;
 use crate::strategy::DynStrategy;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Whether objects live in a namespace.
@@ -60,6 +62,8 @@ pub struct Resource {
     pub has_status: bool,
     /// Whether `metadata.generation` counts changes of the spec.
     pub has_generation: bool,
+    /// Whether every answer warns that this version should not be used any more, and how.
+    pub deprecation: Option<String>,
     /// The rules.
     pub strategy: Arc<dyn DynStrategy>,
 }
@@ -84,9 +88,13 @@ pub enum Home {
 #[derive(Clone)]
 pub struct Column {
     /// Heading.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// OpenAPI type: `string`, `integer`, `date`, `boolean`, `number`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
+    /// OpenAPI format of the type, such as `int64`; mostly empty.
+    pub format: Cow<'static, str>,
+    /// For people.
+    pub description: Cow<'static, str>,
     /// 0 is always shown, 1 with `-o wide`.
     pub priority: i32,
     /// The value.
@@ -96,6 +104,8 @@ pub struct Column {
 /// How a cell is filled.
 #[derive(Clone)]
 pub enum Cell {
+    /// The object's name. A row without such a column shows it first.
+    Name,
     /// The value at a JSON pointer.
     Pointer(String),
     /// The value at a JSON pointer, or this one where there is none.
@@ -104,12 +114,31 @@ pub enum Cell {
     AgeAt(String),
     /// Computed from the object; `now` is the second argument.
     Compute(fn(&Value, jiff::Timestamp) -> Value),
+    /// What a path finds first, as the column's type wants it. Upstream: apiextensions-apiserver `tableconvertor`.
+    Path(JsonPath),
 }
 
 impl Column {
+    /// A cell shown as a string.
+    pub fn filled(name: impl Into<Cow<'static, str>>, cell: Cell) -> Self {
+        Self {
+            name: name.into(),
+            kind: "string".into(),
+            format: "".into(),
+            description: "".into(),
+            priority: 0,
+            cell,
+        }
+    }
+
     /// The value at a JSON pointer, shown as a string.
     pub fn new(name: &'static str, pointer: &str) -> Self {
-        Self { name, kind: "string", priority: 0, cell: Cell::Pointer(pointer.to_owned()) }
+        Self::filled(name, Cell::Pointer(pointer.to_owned()))
+    }
+
+    /// The object's name at another place than the first.
+    pub fn object_name() -> Self {
+        Self::filled("Name", Cell::Name)
     }
 
     /// The integer at a JSON pointer; 0 where there is none.
@@ -119,28 +148,22 @@ impl Column {
 
     /// The value at a JSON pointer, or another one where there is none, shown as a string.
     pub fn or(name: &'static str, pointer: &str, missing: impl Into<Value>) -> Self {
-        let cell = Cell::PointerOr(pointer.to_owned(), missing.into());
-        Self { name, kind: "string", priority: 0, cell }
+        Self::filled(name, Cell::PointerOr(pointer.to_owned(), missing.into()))
     }
 
     /// A computed value, shown as a string.
     pub fn computed(name: &'static str, cell: fn(&Value, jiff::Timestamp) -> Value) -> Self {
-        Self { name, kind: "string", priority: 0, cell: Cell::Compute(cell) }
+        Self::filled(name, Cell::Compute(cell))
     }
 
     /// The age since creation.
     pub fn age() -> Self {
-        Self {
-            name: "Age",
-            kind: "string",
-            priority: 0,
-            cell: Cell::AgeAt("/metadata/creationTimestamp".to_owned()),
-        }
+        Self::filled("Age", Cell::AgeAt("/metadata/creationTimestamp".to_owned()))
     }
 
     /// With another type.
     pub fn kind(mut self, kind: &'static str) -> Self {
-        self.kind = kind;
+        self.kind = kind.into();
         self
     }
 
@@ -158,6 +181,8 @@ pub struct Field {
     pub name: String,
     /// Where the value is, `/spec/nodeName`.
     pub pointer: String,
+    /// Where it is if there is nothing (or nothing but an empty text) at `pointer`.
+    pub or_pointer: Option<&'static str>,
     /// What a missing value counts as.
     pub missing: &'static str,
 }
@@ -165,7 +190,18 @@ pub struct Field {
 impl Field {
     /// A dotted path that is its own name; missing counts as empty.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), pointer: format!("/{}", name.replace('.', "/")), missing: "" }
+        Self::at(name, &format!("/{}", name.replace('.', "/")))
+    }
+
+    /// A name for the value at a JSON pointer; missing counts as empty.
+    pub fn at(name: &str, pointer: &str) -> Self {
+        Self { name: name.to_owned(), pointer: pointer.to_owned(), or_pointer: None, missing: "" }
+    }
+
+    /// Another place to look where there is nothing at the first.
+    pub fn or(mut self, pointer: &'static str) -> Self {
+        self.or_pointer = Some(pointer);
+        self
     }
 
     /// What a missing value counts as.
@@ -235,6 +271,7 @@ impl Resource {
             },
             has_status: false,
             has_generation: false,
+            deprecation: None,
             strategy: Arc::new(crate::strategy::Thin),
         }
     }

@@ -2,15 +2,22 @@
 
 use crate::hooks::AdmissionStep;
 use crate::server::Server;
-use api::{AdmissionRequest, Status};
+use api::admission::Awaited;
+use api::{AdmissionRequest, Lookup, Status};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 /// Locks by name. One that nobody holds or waits for is forgotten.
 #[derive(Default)]
 pub(crate) struct Locks(Mutex<HashMap<String, Arc<AsyncMutex<()>>>>);
+
+/// How often an awaited object is looked for. Upstream: `getServiceAccount` of the ServiceAccount plugin, which waits 100
+/// to 200 ms between ten looks.
+const AWAIT_ATTEMPTS_MAX: usize = 30;
+const AWAIT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Names above which unused locks are looked for.
 const LOCKS_KEPT: usize = 64;
@@ -46,8 +53,12 @@ impl Server {
         self.hooks.admission.iter().filter(move |step| step.handles(operation))
     }
 
-    /// Takes the locks that the chain and the rules want for this request.
+    /// Waits for what the chain needs, then takes the locks that the chain and the rules want for this request. Nothing
+    /// is held while it waits: whoever makes the awaited object may need the same locks.
     pub(crate) async fn exclusive(&self, request: &AdmissionRequest<'_>) -> Held {
+        for awaited in self.steps(request).filter_map(|step| step.awaits(request)) {
+            self.wait_for(&awaited).await;
+        }
         let mut names: BTreeSet<String> =
             self.steps(request).filter_map(|step| step.exclusive(request)).collect();
         if request.resource.strategy.exclusive() && request.subresource.is_empty() {
@@ -59,11 +70,30 @@ impl Server {
         }
     }
 
-    /// The mutating half.
+    async fn wait_for(&self, awaited: &Awaited) {
+        let registry = self.registry();
+        let exists =
+            || registry.get(awaited.group, awaited.plural, &awaited.namespace, &awaited.name).is_some();
+        for _ in 0..AWAIT_ATTEMPTS_MAX {
+            if exists() {
+                return;
+            }
+            tokio::time::sleep(AWAIT_INTERVAL).await;
+        }
+    }
+
+    /// The mutating half, twice where a webhook changed what the steps before it saw.
     ///
     /// # Errors
     /// The first refusal.
     pub async fn admit(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
+        for step in self.steps(request) {
+            step.mutate(request).await?;
+        }
+        if !request.reinvocation.is_wanted {
+            return Ok(());
+        }
+        request.reinvocation.is_again = true;
         for step in self.steps(request) {
             step.mutate(request).await?;
         }

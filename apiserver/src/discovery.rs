@@ -210,45 +210,32 @@ fn render(table: &Table, path: &str, form: Form) -> Option<Value> {
     }
 }
 
+/// The priority of a group that upstream gives one.
+pub(crate) fn group_priority(group: &str) -> Option<u32> {
+    GROUP_PRIORITIES.iter().find(|(own, _)| *own == group).map(|(_, own)| *own)
+}
+
 /// All groups, the most important first.
 fn groups(table: &Table) -> Vec<String> {
-    let mut groups: Vec<String> = table.entries().map(|entry| entry.resource.group.clone()).collect();
+    let own = table.entries().map(|entry| entry.resource.group.clone());
+    let mut groups: Vec<String> = own.chain(table.delegates().map(|(group, ..)| group.to_owned())).collect();
     groups.sort();
     groups.dedup();
-    let priority =
-        |group: &str| GROUP_PRIORITIES.iter().find(|(own, _)| *own == group).map_or(0, |(_, own)| *own);
-    groups.sort_by_key(|group| std::cmp::Reverse(priority(group)));
+    groups.sort_by_key(|group| std::cmp::Reverse(group_priority(group).unwrap_or(0)));
     groups
 }
 
 /// The versions of a group, the preferred one first.
 fn versions(table: &Table, group: &str) -> Vec<String> {
     let of_group = table.entries().filter(|entry| entry.resource.group == group);
-    let mut versions: Vec<String> = of_group.map(|entry| entry.resource.version.clone()).collect();
+    let delegated =
+        table.delegates().filter(|(own, ..)| *own == group).map(|(_, version, _)| version.to_owned());
+    let own = of_group.map(|entry| entry.resource.version.clone());
+    let mut versions: Vec<String> = own.chain(delegated).collect();
     versions.sort();
     versions.dedup();
-    versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
+    versions.sort_by_key(|version| std::cmp::Reverse(api::custom::version_rank(version)));
     versions
-}
-
-/// Upstream's order of versions (`version.CompareKubeAwareVersionStrings`): stable, beta, alpha, others; larger first.
-pub(crate) fn version_rank(version: &str) -> (u32, u64, u64) {
-    let parse = || -> Option<(u32, u64, u64)> {
-        let text = version.strip_prefix('v')?;
-        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let major = text[..end].parse().ok()?;
-        match &text[end..] {
-            "" => Some((3, major, 0)),
-            rest => {
-                let (stage, minor) = match rest.strip_prefix("beta") {
-                    Some(minor) => (2, minor),
-                    None => (1, rest.strip_prefix("alpha")?),
-                };
-                Some((stage, major, minor.parse().ok()?))
-            }
-        }
-    };
-    parse().unwrap_or_default()
 }
 
 fn group(table: &Table, name: &str) -> Value {
@@ -283,6 +270,9 @@ fn body_of(resource: &Resource, subresource: &Subresource) -> (String, String, S
 }
 
 fn resources(table: &Table, group: &str, version: &str) -> Option<Value> {
+    if let Some(delegate) = table.delegate(group, version) {
+        return Some((*delegate.resources).clone()).filter(|list| !list.is_null());
+    }
     let mut list = Vec::new();
     for entry in table.entries_of(group, version) {
         let resource = &entry.resource;
@@ -332,6 +322,11 @@ fn aggregated_group(table: &Table, group: &str) -> Value {
     let versions: Vec<_> = versions(table, group)
         .into_iter()
         .map(|version| {
+            if let Some(delegate) = table.delegate(group, &version) {
+                let freshness = if delegate.is_available { "Current" } else { "Stale" };
+                let resources = aggregated_list(group, &version, &delegate.resources);
+                return json!({"version": version, "resources": resources, "freshness": freshness});
+            }
             let resources: Vec<_> =
                 table.entries_of(group, &version).map(|entry| aggregated_resource(&entry.resource)).collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
@@ -339,6 +334,40 @@ fn aggregated_group(table: &Table, group: &str) -> Value {
         .collect();
     let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
     json!({"metadata": metadata, "versions": versions})
+}
+
+/// The resources of an `APIResourceList` as the aggregated form shows them. Upstream: `convertToAPIGroupDiscovery`.
+fn aggregated_list(group: &str, version: &str, list: &Value) -> Vec<Value> {
+    let all = list["resources"].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |own: &Value, field: &str| own[field].as_str().unwrap_or_default().to_owned();
+    let kind_of = |own: &Value| {
+        let or = |own: String, other: &str| if own.is_empty() { other.to_owned() } else { own };
+        gvk(&or(text(own, "group"), group), &or(text(own, "version"), version), &text(own, "kind"))
+    };
+    let mut found: Vec<Value> = Vec::new();
+    for own in all.iter().filter(|own| !text(own, "name").contains('/')) {
+        let name = text(own, "name");
+        let mut resource = json!({
+            "resource": name, "responseKind": kind_of(own), "singularResource": own["singularName"], "verbs": own["verbs"],
+            "scope": if own["namespaced"] == true { "Namespaced" } else { "Cluster" },
+        });
+        for key in ["shortNames", "categories"] {
+            if own[key].as_array().is_some_and(|names| !names.is_empty()) {
+                resource[key] = own[key].clone();
+            }
+        }
+        let parts = all.iter().filter_map(|part| {
+            let own_name = text(part, "name");
+            let subresource = own_name.strip_prefix(&name)?.strip_prefix('/')?.to_owned();
+            Some(json!({"subresource": subresource, "responseKind": kind_of(part), "verbs": part["verbs"]}))
+        });
+        let parts: Vec<Value> = parts.collect();
+        if !parts.is_empty() {
+            resource["subresources"] = parts.into();
+        }
+        found.push(resource);
+    }
+    found
 }
 
 fn aggregated_resource(resource: &Arc<Resource>) -> Value {
@@ -379,7 +408,7 @@ mod tests {
     #[test]
     fn versions_are_ordered_as_upstream_orders_them() {
         let mut versions = ["v1alpha1", "foo", "v2", "v1beta2", "v1", "v10", "v1beta10"];
-        versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
+        versions.sort_by_key(|version| std::cmp::Reverse(api::custom::version_rank(version)));
         assert_eq!(versions, ["v10", "v2", "v1", "v1beta10", "v1beta2", "v1alpha1", "foo"]);
     }
 
@@ -401,6 +430,18 @@ mod tests {
         ] {
             assert_eq!(Form::accepted(accept), expect, "{accept:?}");
         }
+    }
+
+    #[test]
+    fn a_list_of_another_server_is_aggregated() {
+        let list = json!({"resources": [
+            {"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder", "verbs": ["get"]},
+            {"name": "flunders/status", "singularName": "", "namespaced": true, "kind": "Flunder", "verbs": ["patch"]},
+        ]});
+        let found = aggregated_list("g", "v1", &list);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0]["responseKind"], json!({"group": "g", "version": "v1", "kind": "Flunder"}));
+        assert_eq!(found[0]["subresources"][0]["subresource"], "status");
     }
 
     async fn server() -> Arc<Server> {

@@ -25,15 +25,23 @@ pub fn extract(json: &[u8], fields: &[Field]) -> Result<Box<[Box<str>]>, serde_j
     if fields.is_empty() {
         return Ok(Box::default());
     }
-    let mut found: Vec<Option<Value>> = vec![None; fields.len()];
-    let wanted = fields
+    // Second places come behind the first ones.
+    let mut found: Vec<Option<Value>> = vec![None; fields.len() * 2];
+    let first = fields.iter().map(|field| field.pointer.as_str()).enumerate();
+    let second = fields
         .iter()
         .enumerate()
-        .map(|(index, field)| (index, field.pointer.trim_start_matches('/')))
-        .collect();
+        .filter_map(|(index, field)| Some((fields.len() + index, field.or_pointer?)));
+    let wanted =
+        first.chain(second).map(|(index, pointer)| (index, pointer.trim_start_matches('/'))).collect();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     Seek { wanted, found: &mut found }.deserialize(&mut deserializer)?;
-    Ok(found.iter().zip(fields).map(|(value, field)| text(value.as_ref(), field.missing)).collect())
+    let (first, second) = found.split_at(fields.len());
+    let value = |(index, field): (usize, &Field)| match text(first[index].as_ref(), "") {
+        found if found.is_empty() => text(second[index].as_ref(), field.missing),
+        found => found,
+    };
+    Ok(fields.iter().enumerate().map(value).collect())
 }
 
 /// Looks for pointers below the present value.
@@ -118,8 +126,11 @@ mod tests {
             Field::new("status.phase"),
             Field::new("status.podIP").missing("none"),
             Field::new("type"),
+            Field::at("other", "/status/phase").or("/spec/nodeName"),
+            Field::at("own", "/kind").or("/spec/nodeName"),
         ];
         let found = extract(json, &fields).unwrap();
-        assert_eq!(found.iter().map(|text| &**text).collect::<Vec<_>>(), ["n1", "true", "", "none", "3"]);
+        let found: Vec<_> = found.iter().map(|text| &**text).collect();
+        assert_eq!(found, ["n1", "true", "", "none", "3", "n1", "Pod"]);
     }
 }

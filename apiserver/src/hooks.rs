@@ -1,7 +1,7 @@
 //! What others plug into the server: authentication, authorisation, asynchronous admission, subresource handlers,
 //! audit and encryption at rest.
 
-use crate::codec::negotiate::{Shape, Wanted};
+use crate::codec::negotiate::{Shape, Wanted, accepts_object, not_acceptable};
 use crate::codec::reply::{Recipe, Reply};
 use crate::codec::{body, wire};
 use crate::options::{DeleteOptions, WriteOptions};
@@ -10,6 +10,7 @@ use crate::verbs::part::Part;
 use crate::verbs::update::Change;
 use crate::verbs::{Notes, Scope};
 use crate::{Request, Response, Server};
+use api::admission::Awaited;
 use api::{AdmissionRequest, Operation, Resource, Status, UserInfo};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -129,6 +130,10 @@ pub trait AdmissionStep: Send + Sync {
     fn name(&self) -> &'static str;
     /// Which operations it wants to see.
     fn handles(&self, operation: Operation) -> bool;
+    /// See [`api::Admission::awaits`].
+    fn awaits(&self, _request: &AdmissionRequest<'_>) -> Option<Awaited> {
+        None
+    }
     /// See [`api::Admission::exclusive`].
     fn exclusive(&self, _request: &AdmissionRequest<'_>) -> Option<String> {
         None
@@ -154,6 +159,9 @@ impl AdmissionStep for Pure {
     }
     fn handles(&self, operation: Operation) -> bool {
         self.0.handles(operation)
+    }
+    fn awaits(&self, request: &AdmissionRequest<'_>) -> Option<Awaited> {
+        self.0.awaits(request)
     }
     fn exclusive(&self, request: &AdmissionRequest<'_>) -> Option<String> {
         self.0.exclusive(request)
@@ -263,8 +271,9 @@ pub struct AuditRecord {
 
 /// Keeps a record of requests. Upstream: `apiserver/pkg/audit`.
 pub trait Audit: Send + Sync {
-    /// How much of this request is recorded. It is called for every request and must be cheap.
-    fn level(&self, attributes: &Attributes<'_>) -> AuditLevel;
+    /// How much of this request is recorded. `source` is absent where it comes from this process. It is called for every request
+    /// and must be cheap.
+    fn level(&self, attributes: &Attributes<'_>, source: Option<SocketAddr>) -> AuditLevel;
     /// Keeps a record. It must not block: what does not fit a bounded queue is counted and dropped.
     fn record(&self, record: AuditRecord);
 }
@@ -315,6 +324,9 @@ impl Call {
     /// It cannot be encoded that way.
     pub fn answer(&self, code: u16, value: Value) -> Result<Response, Status> {
         self.notes.lock().response_object = Some(value.to_string().into());
+        if self.wanted.shape != Shape::Object && !accepts_object(self.request.headers()) {
+            return Err(not_acceptable());
+        }
         let resource = self.resource.as_deref();
         let wanted = Wanted { shape: Shape::Object, ..self.wanted };
         let recipe = Recipe { resource, wanted, include: Default::default(), now: api::Timestamp::now() };
@@ -365,13 +377,16 @@ impl Call {
             now: api::Timestamp::now(),
             warnings: Vec::new(),
             annotations: BTreeMap::new(),
+            reinvocation: Default::default(),
         };
-        self.server.admit(&mut request).await?;
-        self.server.validate(&mut request).await?;
+        let mut outcome = self.server.admit(&mut request).await;
+        if outcome.is_ok() {
+            outcome = self.server.validate(&mut request).await;
+        }
         let mut notes = self.notes.lock();
         notes.warnings.append(&mut request.warnings);
         notes.annotations.append(&mut request.annotations);
-        Ok(std::mem::take(&mut request.object))
+        outcome.map(|()| std::mem::take(&mut request.object))
     }
 
     /// Changes the object that the URL names, under the rules of its row: for actions that end in a write (`binding`). `make`

@@ -8,14 +8,19 @@
 //! [`hooks`].
 
 pub mod actions;
+pub mod aggregate;
+pub mod audit;
 pub mod auth;
 mod chain;
 pub mod codec;
 pub mod connect;
+mod crd;
 pub mod discovery;
+pub mod encryption;
 mod fields;
 pub mod health;
 pub mod hooks;
+mod inward;
 mod maintenance;
 mod metadata;
 pub mod openapi;
@@ -30,6 +35,7 @@ pub mod standard;
 pub mod storage;
 mod verbs;
 pub mod watch_cache;
+mod webhook;
 
 use bytes::Bytes;
 

@@ -12,6 +12,8 @@ pub struct Target {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for other paths the method
     /// in lower case.
     pub verb: &'static str,
+    /// Whether the method is OPTIONS, which is no verb of any resource: only what is proxied takes it.
+    pub is_options: bool,
     /// The path as it came.
     pub path: String,
     /// API group; empty for core.
@@ -146,6 +148,7 @@ pub fn parse(method: &Method, path: &str, query: &Query) -> Result<Target, Statu
     }
     target.has_name = !target.name.is_empty();
     target.verb = verb(method, watch_path, &target, query);
+    target.is_options = *method == Method::OPTIONS;
     if matches!(target.verb, "list" | "watch") && !target.has_name {
         target.name = selected_name(query);
     }

@@ -14,6 +14,7 @@ use crate::registry::Entry;
 use crate::server::Server;
 use crate::verbs::{self, Notes, Scope, part::Part};
 use crate::{Request, Response, Service};
+use api::resource::Action;
 use api::{Reason, Status, Timestamp, UserInfo};
 use http::{HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
@@ -147,7 +148,8 @@ impl Server {
         now: Timestamp,
     ) -> Option<Trail> {
         let audit = self.hooks.audit.as_ref()?;
-        let level = audit.level(&attributes(target, query, &identity.user));
+        let source = request.extensions().get::<RemoteAddress>().map(|address| address.0);
+        let level = audit.level(&attributes(target, query, &identity.user), source);
         if level == AuditLevel::None {
             return None;
         }
@@ -156,10 +158,11 @@ impl Server {
             id: id.to_str().unwrap_or("").to_owned(),
             level,
             stage: AuditStage::RequestReceived,
-            uri: request.uri().to_string(),
+            // HTTP/2 brings scheme and host along.
+            uri: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
             verb: target.verb.to_owned(),
             identity: identity.clone(),
-            source: request.extensions().get::<RemoteAddress>().map(|address| address.0),
+            source,
             user_agent: agent.unwrap_or("").to_owned(),
             target: target.clone(),
             code: None,
@@ -246,14 +249,17 @@ impl Course {
             return self.serve_path(request).await;
         }
         let table = self.server.registry().table();
-        if let Some(handler) = table.delegate(&self.target.group, &self.target.version).cloned() {
+        if let Some(delegate) = table.delegate(&self.target.group, &self.target.version).cloned() {
             drop(table);
-            return self.hand_over(&*handler, None, request).await;
+            return self.hand_over(&*delegate.handler, None, request).await;
         }
         let entry = table.find(&self.target.group, &self.target.version, &self.target.resource).cloned();
         drop(table);
         let entry = entry.ok_or_else(Status::no_such_path)?;
         self.check_scope(&entry)?;
+        if self.must_be_fresh() {
+            self.server.registry().storage().fresh().await?;
+        }
         if let Some(handler) = self.handler(&entry)? {
             return self.hand_over(&*handler, Some(&entry), request).await;
         }
@@ -287,6 +293,13 @@ impl Course {
         notes.annotate("authorization.k8s.io/decision", "forbid");
         notes.annotate("authorization.k8s.io/reason", &verdict.reason);
         Err(forbidden(&attributes, &verdict.reason))
+    }
+
+    /// Whether the request must see every write that was acknowledged before it: what reads may say that it need not.
+    fn must_be_fresh(&self) -> bool {
+        let says = |key: &str| self.query.get(key).is_some_and(|text| !text.is_empty());
+        let reads = matches!(self.target.verb, "get" | "list" | "watch");
+        !reads || !(says("resourceVersion") || says("continue"))
     }
 
     /// Lets what is too much at once wait a while, and refuses what is too much even for that.
@@ -342,7 +355,8 @@ impl Course {
             "" => Err(not_allowed()),
             name => {
                 let found = verbs::find_subresource(entry, name).ok_or_else(Status::no_such_path)?;
-                let allowed = found.verbs.contains(&target.verb);
+                let any_method = matches!(found.action, Action::Connect) && found.verbs.contains(&"patch");
+                let allowed = found.verbs.contains(&target.verb) || (target.is_options && any_method);
                 if allowed { Ok(()) } else { Err(not_allowed()) }
             }
         }
@@ -422,6 +436,9 @@ impl Course {
             now: self.now,
             notes: self.notes,
         };
+        if let Some(warning) = &scope.entry.resource.deprecation {
+            scope.warn(warning.as_str());
+        }
         let reply = match (scope.target.verb, scope.target.subresource.as_str()) {
             ("get", "") => verbs::get::get(&scope).await?,
             ("list", "") => verbs::list::list(&scope).await?,

@@ -129,7 +129,11 @@ impl Entry {
         if !self.resource.strategy.converts() && self.home_api_version == self.api_version {
             return Ok(json::kept(object));
         }
-        let mut value = object.clone();
+        Ok(json::kept(&self.stored(object.clone()).await?))
+    }
+
+    /// An object of this row in the version that is kept.
+    async fn stored(&self, mut value: Value) -> Result<Value, Status> {
         if let Some(converter) = self.converter.as_ref().filter(|_| self.home_api_version != self.api_version)
         {
             let mut values = converter.convert(vec![value], &self.home_api_version).await?;
@@ -139,7 +143,18 @@ impl Entry {
             self.resource.strategy.to_stored(&mut value)?;
         }
         value["apiVersion"] = (*self.home_api_version).into();
-        Ok(json::kept(&value))
+        Ok(value)
+    }
+
+    /// An object of this row as another row of the same home shows it.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub(crate) async fn translate(&self, object: Value, to: &Self) -> Result<Value, Status> {
+        let mut values = to.convert(vec![self.stored(object).await?]).await?;
+        let mut value = values.pop().ok_or_else(|| Status::internal("nothing was converted"))?;
+        value["kind"] = to.resource.kind.as_str().into();
+        Ok(value)
     }
 }
 

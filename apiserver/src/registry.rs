@@ -25,6 +25,17 @@ pub struct Entry {
     pub converter: Option<Arc<dyn Convert>>,
 }
 
+/// A group version that is served by somebody else.
+#[derive(Clone)]
+pub struct Delegate {
+    /// Who.
+    pub handler: Arc<dyn Handler>,
+    /// The `APIResourceList` that it last told; null where it told none yet.
+    pub resources: Arc<serde_json::Value>,
+    /// Whether it answered when it was last asked.
+    pub is_available: bool,
+}
+
 /// The table as it is at one moment.
 #[derive(Clone, Default)]
 pub struct Table {
@@ -33,7 +44,7 @@ pub struct Table {
     /// Caches by home group and plural.
     caches: HashMap<(String, String), Arc<WatchCache>>,
     /// Groups and versions that are served by somebody else.
-    delegates: BTreeMap<(String, String), Arc<dyn Handler>>,
+    delegates: BTreeMap<(String, String), Delegate>,
     /// Counts the changes of the table.
     generation: u64,
 }
@@ -65,7 +76,7 @@ impl Table {
     }
 
     /// Who serves a group and version, where that is not this server.
-    pub fn delegate(&self, group: &str, version: &str) -> Option<&Arc<dyn Handler>> {
+    pub fn delegate(&self, group: &str, version: &str) -> Option<&Delegate> {
         if self.delegates.is_empty() {
             return None;
         }
@@ -73,8 +84,8 @@ impl Table {
     }
 
     /// Groups and versions that are served by somebody else.
-    pub fn delegates(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.delegates.keys().map(|(group, version)| (group.as_str(), version.as_str()))
+    pub fn delegates(&self) -> impl Iterator<Item = (&str, &str, &Delegate)> {
+        self.delegates.iter().map(|((group, version), own)| (group.as_str(), version.as_str(), own))
     }
 
     /// Another number after every change of the table.
@@ -131,6 +142,18 @@ impl Registry {
     /// # Errors
     /// The store cannot be read.
     pub async fn add(&self, rows: Vec<Resource>) -> Result<(), Status> {
+        self.add_converted(rows, None).await
+    }
+
+    /// The same for rows whose versions `converter` converts between.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn add_converted(
+        &self,
+        rows: Vec<Resource>,
+        converter: Option<Arc<dyn Convert>>,
+    ) -> Result<(), Status> {
         let _changing = self.changing.lock().await;
         let mut table = Table::clone(&self.table.load());
         let homes: Vec<_> =
@@ -144,7 +167,7 @@ impl Registry {
                 cache,
                 api_version: row.api_version().into(),
                 home_api_version: home_api_version(&row.home).into(),
-                converter: None,
+                converter: converter.clone(),
                 resource: Arc::new(row),
             };
             let row = &entry.resource;
@@ -187,27 +210,15 @@ impl Registry {
         self.swap(table);
     }
 
-    /// Lets `handler` serve a whole group and version, or nobody but this server.
-    pub async fn delegate(&self, group: &str, version: &str, handler: Option<Arc<dyn Handler>>) {
+    /// Lets somebody else serve a whole group and version, or nobody but this server.
+    pub async fn delegate(&self, group: &str, version: &str, delegate: Option<Delegate>) {
         let _changing = self.changing.lock().await;
         let mut table = Table::clone(&self.table.load());
         let key = (group.to_owned(), version.to_owned());
-        match handler {
-            Some(handler) => table.delegates.insert(key, handler),
+        match delegate {
+            Some(delegate) => table.delegates.insert(key, delegate),
             None => table.delegates.remove(&key),
         };
-        self.swap(table);
-    }
-
-    /// Lets `converter` convert between the versions of a resource that are served now, or nobody.
-    pub async fn convert(&self, group: &str, plural: &str, converter: Option<Arc<dyn Convert>>) {
-        let _changing = self.changing.lock().await;
-        let mut table = Table::clone(&self.table.load());
-        for rows in table.rows.get_mut(group).into_iter().flat_map(BTreeMap::values_mut) {
-            if let Some(entry) = rows.get_mut(plural) {
-                entry.converter.clone_from(&converter);
-            }
-        }
         self.swap(table);
     }
 

@@ -1,11 +1,13 @@
 //! `Server`: the composition of everything, and what handlers may do with it.
 
+use crate::aggregate::FrontProxy;
 use crate::chain::Locks;
 use crate::hooks::{
     AdmissionStep, Attributes, Audit, Authenticate, Authorize, Decision, Handler, Identity, Transform,
     Verdict,
 };
 use crate::registry::Registry;
+use crate::webhook::{Step, Webhooks};
 use api::{Lookup, Resource, Status, UserInfo};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,6 +63,7 @@ pub struct Builder {
     rows: Vec<Resource>,
     hooks: Hooks,
     transforms: HashMap<(String, String), Arc<dyn Transform>>,
+    front_proxy: Option<Arc<FrontProxy>>,
 }
 
 impl Builder {
@@ -89,7 +92,8 @@ impl Builder {
         self
     }
 
-    /// With this step at the end of the admission chain.
+    /// With this step in the admission chain, at upstream's place of its name ([`api::admission::place`]) and after those of
+    /// the same place.
     pub fn admission(mut self, step: Arc<dyn AdmissionStep>) -> Self {
         self.hooks.admission.push(step);
         self
@@ -121,31 +125,49 @@ impl Builder {
         self
     }
 
+    /// Showing this certificate to servers that serve other group versions, so that they believe whose request it is.
+    pub fn front_proxy(mut self, front_proxy: Arc<FrontProxy>) -> Self {
+        self.front_proxy = Some(front_proxy);
+        self
+    }
+
     /// Keeping the objects of a home (such as `"core"`, `"secrets"`) transformed.
     pub fn transform(mut self, group: &str, plural: &str, transform: Arc<dyn Transform>) -> Self {
         self.transforms.insert((group.to_owned(), plural.to_owned()), transform);
         self
     }
 
-    /// Reads the store, fills the watch caches and starts to follow the store.
+    /// Reads the store, fills the watch caches, starts to follow the store, and serves the custom resources that are
+    /// defined there.
     ///
     /// # Errors
     /// The store cannot be read, or holds what is no object.
     pub async fn build(mut self) -> Result<Arc<Server>, Status> {
         self.hooks.paths.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        let webhooks = Arc::new(Webhooks::default());
+        let steps = [true, false].map(|is_mutating| Arc::new(Step::new(is_mutating, webhooks.clone())));
+        for step in &steps {
+            self.hooks.admission.push(step.clone());
+        }
+        self.hooks.admission.sort_by_key(|step| api::admission::place(step.name()));
         let registry = Registry::open(self.store, self.transforms).await?;
         registry.add(self.rows).await?;
         tokio::spawn(crate::maintenance::run(Arc::downgrade(&registry)));
-        Ok(Arc::new(Server {
+        let server = Arc::new(Server {
             registry,
             hooks: self.hooks,
             locks: Locks::default(),
             reads: Arc::new(Semaphore::new(self.config.reads_in_flight_max)),
             writes: Arc::new(Semaphore::new(self.config.writes_in_flight_max)),
             waiting: Arc::new(Semaphore::new(crate::pipeline::QUEUE_LEN_MAX)),
+            webhooks,
             stop: CancellationToken::new(),
             config: self.config,
-        }))
+        });
+        steps.iter().for_each(|step| step.attach(&server));
+        crate::crd::start(&server).await;
+        crate::aggregate::start(&server, self.front_proxy);
+        Ok(server)
     }
 }
 
@@ -159,8 +181,16 @@ pub struct Server {
     pub(crate) writes: Arc<Semaphore>,
     /// Bound of requests that wait for one of the above.
     pub(crate) waiting: Arc<Semaphore>,
+    /// The way to webhooks.
+    pub(crate) webhooks: Arc<Webhooks>,
     stop: CancellationToken,
     config: Config,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 impl Server {
@@ -172,6 +202,7 @@ impl Server {
             rows: Vec::new(),
             hooks: Hooks::default(),
             transforms: HashMap::new(),
+            front_proxy: None,
         }
     }
 
@@ -198,6 +229,11 @@ impl Server {
     /// Resolves once the server is to stop.
     pub fn stopping(&self) -> tokio_util::sync::WaitForCancellationFuture<'_> {
         self.stop.cancelled()
+    }
+
+    /// Cancelled once the server is to stop, or is gone: for tasks that must not keep it alive.
+    pub(crate) fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     /// Asks the authorizers in order.

@@ -6,7 +6,7 @@ use crate::actions::review::Reviews;
 use crate::actions::token_request::TokenRequest;
 use crate::auth::impersonation::Impersonation;
 use crate::auth::node::{NodeAuthorizer, NodeRestriction};
-use crate::auth::rbac::{EscalationCheck, Rbac};
+use crate::auth::rbac::{EscalationCheck, Rbac, SignerCheck, SignerRight};
 use crate::auth::token::{Discovery as TokenDiscovery, Tokens};
 use crate::auth::x509::ClientCertificates;
 use crate::connect::{Kind, Log, Nodes, Proxy, Stream};
@@ -51,7 +51,7 @@ impl Standard {
             .authorize(node)
             .authorize(rbac.clone())
             .admission(Arc::new(Pure(Arc::new(NodeRestriction(rbac.clone())))))
-            .admission(Arc::new(Pure(Arc::new(EscalationCheck(rbac)))))
+            .admission(Arc::new(Pure(Arc::new(EscalationCheck(rbac.clone())))))
             .handler("", "pods", "binding", binding.clone())
             .handler("", "bindings", "", binding)
             .handler("", "pods", "eviction", Arc::new(Eviction))
@@ -62,6 +62,9 @@ impl Standard {
             .path("/version", Arc::new(version))
             .path("/.well-known/openid-configuration", tokens.clone())
             .path("/openid/v1/jwks", tokens);
+        for right in SignerRight::ALL {
+            builder = builder.admission(Arc::new(Pure(Arc::new(SignerCheck { right, rbac: rbac.clone() }))));
+        }
         let nodes = self.nodes;
         let streams = [("exec", Kind::Exec), ("attach", Kind::Attach), ("portforward", Kind::PortForward)];
         for (name, kind) in streams {

@@ -1,5 +1,6 @@
 //! Between the verbs and the store: keys, the transformation at rest, the one feed that fills every watch cache, and
-//! writes that return only once their own cache has seen them.
+//! writes that return only once their own cache has seen them. Where other servers write to the same store, requests that must see
+//! their writes ask the store how far it is and wait until the caches are there.
 //!
 //! Flow: `write` → the store commits → the feed hears of it → the cache applies it → `progress` → the writer wakes.
 //! Guarantee: after a write was answered, every read of this server sees it.
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use store::{Change, Expect, Key, Page, Revision, Store};
+use store::{Change, Expect, Key, Page, Revision, Store, Told};
 use tokio::sync::oneshot;
 
 /// Where everything is kept.
@@ -127,9 +128,9 @@ impl Storage {
     /// Fills a cache.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// The store cannot be read, or a value in it cannot be decrypted: objects that are there are never shown as missing.
     pub async fn load(&self, cache: &WatchCache) -> Result<(), Status> {
-        self.inner.load(cache).await.map_err(|error| refusal(&error))
+        self.inner.load(cache).await
     }
 
     /// Stops feeding a cache and ends its watches.
@@ -188,6 +189,19 @@ impl Storage {
             // The sender is dropped only when the feed ends, and then nothing more will be seen.
             let _ = receiver.await;
         }
+    }
+
+    /// Waits, a bounded time, until caches show all that anybody was acknowledged before. Where this process alone writes to the
+    /// store, they do.
+    ///
+    /// # Errors
+    /// The store cannot be asked, or 504 where it tells nothing.
+    pub async fn fresh(&self) -> Result<(), Status> {
+        if !self.inner.store.is_shared() {
+            return Ok(());
+        }
+        let newest = self.inner.store.revision().await.map_err(|error| refusal(&error))?;
+        self.at_least(newest).await
     }
 
     /// Waits, a bounded time, until caches show `revision`, which a client has seen elsewhere or made up.
@@ -256,22 +270,22 @@ impl Inner {
         self.transforms.get(&(cache.group.clone(), cache.plural.clone()))
     }
 
-    /// Published JSON of what is kept.
-    fn publish(&self, cache: &WatchCache, key: &Key, value: Bytes, revision: Revision) -> Option<Bytes> {
+    /// Published JSON of what is kept; `None` where it is no object.
+    fn publish(
+        &self,
+        cache: &WatchCache,
+        key: &Key,
+        value: Bytes,
+        revision: Revision,
+    ) -> Result<Option<Bytes>, Status> {
         let plain = match self.transform(cache) {
-            Some(transform) => match transform.open(key, value) {
-                Ok(plain) => plain,
-                Err(error) => {
-                    tracing::error!(%error, key = %String::from_utf8_lossy(key), "a value cannot be opened");
-                    return None;
-                }
-            },
+            Some(transform) => transform.open(key, value)?,
             None => value,
         };
-        json::published(&plain, revision).or_else(|| {
+        Ok(json::published(&plain, revision).or_else(|| {
             let value: serde_json::Value = serde_json::from_slice(&plain).ok()?;
             json::published(&json::kept(&value), revision)
-        })
+        }))
     }
 
     fn wait_for(&self, revision: Revision) -> Option<oneshot::Receiver<()>> {
@@ -299,14 +313,14 @@ impl Inner {
         }
     }
 
-    async fn load(&self, cache: &WatchCache) -> store::Result<()> {
+    async fn load(&self, cache: &WatchCache) -> Result<(), Status> {
         let prefix: Key = format!("{ROOT}{}/{}/", cache.group, cache.plural).into();
-        let listing = self.store.list(&prefix, Page::default()).await?;
-        let objects = listing
-            .entries
-            .into_iter()
-            .filter_map(|entry| self.publish(cache, &entry.key, entry.value, entry.revision))
-            .collect();
+        let listed = self.store.list(&prefix, Page::default()).await;
+        let listing = listed.map_err(|error| refusal(&error))?;
+        let mut objects = Vec::with_capacity(listing.entries.len());
+        for entry in listing.entries {
+            objects.extend(self.publish(cache, &entry.key, entry.value, entry.revision)?);
+        }
         cache.load(objects, listing.revision);
         Ok(())
     }
@@ -315,14 +329,15 @@ impl Inner {
     async fn follow(self: Arc<Self>, mut after: Revision) {
         let root = Key::from_static(ROOT.as_bytes());
         loop {
-            let mut events = self.store.watch(&root, after).ready_chunks(FEED_BATCH_MAX);
-            while let Some(batch) = events.next().await {
-                for event in batch {
-                    match event {
-                        Ok(event) => {
+            let mut told = self.store.follow(&root, after).ready_chunks(FEED_BATCH_MAX);
+            while let Some(batch) = told.next().await {
+                for told in batch {
+                    match told {
+                        Ok(Told::Write(event)) => {
                             after = event.revision;
                             self.dispatch(event);
                         }
+                        Ok(Told::Reached(revision)) => after = revision,
                         Err(store::Error::Compacted { .. }) => after = self.reload(after).await,
                         Err(error) => {
                             self.healthy.store(false, Ordering::Release);
@@ -358,8 +373,12 @@ impl Inner {
         let Some(cache) = self.routes.read().get(home).cloned() else { return };
         let json = match event.value {
             Some(value) => match self.publish(&cache, &event.key, value, event.revision) {
-                Some(json) => Some(json),
-                None => return,
+                Ok(Some(json)) => Some(json),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(%error, "a value that another server wrote cannot be read");
+                    return;
+                }
             },
             None => None,
         };

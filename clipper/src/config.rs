@@ -33,6 +33,18 @@ pub struct Flags {
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     #[serde(default)]
     pub etcd_endpoints: Vec<String>,
+    /// Certificate of the authority of etcd's (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub etcd_ca: Option<PathBuf>,
+    /// Certificate that etcd is shown (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub etcd_cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub etcd_key: Option<PathBuf>,
+    /// What the audit log records (YAML, Policy of audit.k8s.io/v1) [default: who changed what].
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy: Option<PathBuf>,
     /// Addresses of pods [default: 10.42.0.0/16].
     #[arg(long, value_name = "CIDR")]
     pub cluster_cidr: Option<String>,
@@ -45,6 +57,13 @@ pub struct Flags {
     /// Domain of the cluster [default: cluster.local].
     #[arg(long, value_name = "DOMAIN")]
     pub cluster_domain: Option<String>,
+    /// Port of the gateway on the node's address [default: 80].
+    #[arg(long, value_name = "PORT")]
+    pub http_port: Option<u16>,
+    /// Parts of the control plane that run elsewhere.
+    #[arg(long, value_name = "scheduler|controllers", value_delimiter = ',')]
+    #[serde(default)]
+    pub without: Vec<String>,
     /// Format of the log [default: text].
     #[arg(long, value_name = "text|json")]
     pub log_format: Option<String>,
@@ -63,7 +82,34 @@ pub enum StoreChoice {
     Etcd {
         /// Its addresses; at least one.
         endpoints: Vec<String>,
+        /// Certificate of the authority of etcd's.
+        ca: Option<PathBuf>,
+        /// Our certificate and its key.
+        identity: Option<(PathBuf, PathBuf)>,
     },
+}
+
+/// Parts of the control plane that do not run in this process, since others do their work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Without {
+    /// No scheduler.
+    pub scheduler: bool,
+    /// No controllers.
+    pub controllers: bool,
+}
+
+impl Without {
+    fn parse(parts: &[String]) -> Result<Self> {
+        let mut without = Self::default();
+        for part in parts {
+            match part.as_str() {
+                "scheduler" => without.scheduler = true,
+                "controllers" => without.controllers = true,
+                other => bail!("--without {other:?}: allowed are scheduler and controllers"),
+            }
+        }
+        Ok(without)
+    }
 }
 
 /// An IPv4 network.
@@ -126,8 +172,9 @@ pub struct Config {
     pub api_port: u16,
     /// Where objects are kept.
     pub store: StoreChoice,
+    /// What the audit log records, if not the usual.
+    pub audit_policy: Option<PathBuf>,
     /// Addresses of pods.
-    #[allow(dead_code)] // read by `up`, which comes with the node
     pub cluster_cidr: Cidr,
     /// Addresses of services.
     pub service_cidr: Cidr,
@@ -135,6 +182,10 @@ pub struct Config {
     pub cluster_dns: Ipv4Addr,
     /// Domain of the cluster.
     pub cluster_domain: String,
+    /// Port of the gateway on the node's address.
+    pub http_port: u16,
+    /// What others do.
+    pub without: Without,
     /// Whether the log is JSON.
     pub log_json: bool,
     /// How often `-v` was given.
@@ -169,19 +220,14 @@ impl Flags {
                 "--node-name {node_name:?}: allowed are lower-case letters, digits, '-' and '.', up to 253 in all"
             );
         }
-        let endpoints =
-            if self.etcd_endpoints.is_empty() { file.etcd_endpoints } else { self.etcd_endpoints };
-        let store = match self.store.or(file.store).as_deref().unwrap_or("embedded") {
-            "embedded" => StoreChoice::Embedded,
-            "etcd" if endpoints.is_empty() => bail!("--store etcd needs --etcd-endpoints URL[,URL...]"),
-            "etcd" => StoreChoice::Etcd { endpoints },
-            other => bail!("--store {other:?}: allowed are embedded and etcd"),
-        };
-        let log_json = match self.log_format.or(file.log_format).as_deref().unwrap_or("text") {
-            "text" => false,
-            "json" => true,
-            other => bail!("--log-format {other:?}: allowed are text and json"),
-        };
+        let store = store_choice(StoreFlags {
+            store: self.store.or(file.store),
+            endpoints: if self.etcd_endpoints.is_empty() { file.etcd_endpoints } else { self.etcd_endpoints },
+            ca: self.etcd_ca.or(file.etcd_ca),
+            certificate: self.etcd_cert.or(file.etcd_cert),
+            key: self.etcd_key.or(file.etcd_key),
+        })?;
+        let log_json = log_json(self.log_format.or(file.log_format).as_deref())?;
         let service_cidr = cidr("service-cidr", self.service_cidr.or(file.service_cidr), "10.43.0.0/16")?;
         let cluster_dns = self.cluster_dns.or(file.cluster_dns).unwrap_or_else(|| service_cidr.address(10));
         if !service_cidr.contains(cluster_dns) {
@@ -193,6 +239,7 @@ impl Flags {
             node_ip: self.node_ip.or(file.node_ip),
             api_port: self.api_port.or(file.api_port).unwrap_or(6443),
             store,
+            audit_policy: self.audit_policy.or(file.audit_policy),
             cluster_cidr: cidr("cluster-cidr", self.cluster_cidr.or(file.cluster_cidr), "10.42.0.0/16")?,
             service_cidr,
             cluster_dns,
@@ -200,9 +247,59 @@ impl Flags {
                 .cluster_domain
                 .or(file.cluster_domain)
                 .unwrap_or_else(|| "cluster.local".into()),
+            http_port: self.http_port.or(file.http_port).unwrap_or(80),
+            without: Without::parse(if self.without.is_empty() { &file.without } else { &self.without })?,
             log_json,
             verbose: self.verbose,
         })
+    }
+}
+
+/// Whether a `--log-format` asks for JSON.
+///
+/// # Errors
+/// Says what is allowed.
+pub fn log_json(format: Option<&str>) -> Result<bool> {
+    match format.unwrap_or("text") {
+        "text" => Ok(false),
+        "json" => Ok(true),
+        other => bail!("--log-format {other:?}: allowed are text and json"),
+    }
+}
+
+struct StoreFlags {
+    store: Option<String>,
+    endpoints: Vec<String>,
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+fn store_choice(flags: StoreFlags) -> Result<StoreChoice> {
+    let StoreFlags { store, endpoints, ca, certificate, key } = flags;
+    let store = store.as_deref().unwrap_or("embedded");
+    let of_etcd = [("ca", ca.is_some()), ("cert", certificate.is_some()), ("key", key.is_some())];
+    match store {
+        "embedded" => {
+            if !endpoints.is_empty() {
+                bail!("--etcd-endpoints is given without --store etcd");
+            }
+            if let Some((flag, _)) = of_etcd.iter().find(|(_, given)| *given) {
+                bail!("--etcd-{flag} is given without --store etcd");
+            }
+            Ok(StoreChoice::Embedded)
+        }
+        "etcd" if endpoints.is_empty() => bail!("--store etcd needs --etcd-endpoints URL[,URL...]"),
+        "etcd" => {
+            let identity = match (certificate, key) {
+                (Some(certificate), Some(key)) => Some((certificate, key)),
+                (None, None) => None,
+                (Some(_), None) => bail!("--etcd-cert needs --etcd-key FILE"),
+                (None, Some(_)) => bail!("--etcd-key needs --etcd-cert FILE"),
+            };
+            Ok(StoreChoice::Etcd { endpoints, ca, identity })
+        }
+        other => bail!("--store {other:?}: allowed are embedded and etcd"),
     }
 }
 
@@ -240,11 +337,25 @@ mod tests {
                 .contains("--store \"x\": allowed are")
         );
         assert!(error(Flags { store: Some("etcd".into()), ..Flags::default() }).contains("--etcd-endpoints"));
+        let etcd = || Flags {
+            store: Some("etcd".into()),
+            etcd_endpoints: vec!["https://a:1".into()],
+            ..Flags::default()
+        };
+        assert!(error(Flags { etcd_cert: Some("c".into()), ..etcd() }).contains("needs --etcd-key"));
+        assert!(error(Flags { etcd_key: Some("k".into()), ..etcd() }).contains("needs --etcd-cert"));
+        assert!(error(Flags { store: None, ..etcd() }).contains("without --store etcd"));
         assert!(
             error(Flags { cluster_cidr: Some("10.1.2.3/16".into()), ..Flags::default() })
                 .contains("--cluster-cidr")
         );
         assert!(error(Flags { node_name: Some("A_b".into()), ..Flags::default() }).contains("--node-name"));
+        let without = |part: &str| Flags { without: vec![part.to_owned()], ..Flags::default() };
+        assert!(
+            error(without("kubelet"))
+                .contains("--without \"kubelet\": allowed are scheduler and controllers")
+        );
+        assert!(without("controllers").resolve("host").unwrap().without.controllers);
         let dns = Flags { cluster_dns: Some(Ipv4Addr::new(1, 2, 3, 4)), ..Flags::default() };
         assert!(error(dns).contains("--cluster-dns 1.2.3.4"));
     }

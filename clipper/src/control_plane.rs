@@ -1,19 +1,24 @@
 //! The control plane of one process: store, API server, its socket, and what a fresh cluster must hold.
 
+use crate::backup::{Backup, store_path};
 use crate::config::{Config, StoreChoice};
+use crate::control_socket::Verb;
 use crate::late::Late;
 use crate::pki::{Leaf, Pki, renewal_interval};
-use crate::{bootstrap, kubeconfig, pki};
-use anyhow::{Context as _, Result, bail};
+use crate::{bootstrap, encryption, kubeconfig, pki};
+use anyhow::{Context as _, Result};
 use api::user::{GROUP_AUTHENTICATED, GROUP_MASTERS};
 use api::{Lookup, UserInfo};
+use apiserver::aggregate::FrontProxy;
+use apiserver::audit::policy::Policy;
+use apiserver::audit::{self, AuditLog};
 use apiserver::auth::token::Tokens;
 use apiserver::auth::token::file::FileTokens;
 use apiserver::auth::token::keys::Keys;
 use apiserver::auth::token::service_account::{self, ServiceAccounts};
 use apiserver::connect::Nodes;
 use apiserver::health::Health;
-use apiserver::hooks::Handler;
+use apiserver::hooks::{Handler, Pure};
 use apiserver::standard::Standard;
 use apiserver::{Server, Service};
 use arc_swap::ArcSwap;
@@ -23,8 +28,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use store::embedded::Embedded;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
+
+/// Who the API server is to servers that serve other group versions.
+const FRONT_PROXY: &str = "front-proxy-client";
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -35,12 +44,18 @@ pub struct ControlPlane {
     listener: TcpListener,
     tls: Arc<ArcSwap<rustls::ServerConfig>>,
     renewal: Renewal,
+    audit: Arc<AuditLog>,
+    /// The store, where it is here.
+    embedded: Option<Arc<Embedded>>,
+    /// Made at the start like other objects, from the keys of this cluster.
+    extension_authentication: serde_json::Value,
 }
 
 /// What is needed to renew the server's certificates: its own, and the one that it shows nodes.
 struct Renewal {
     pki: Arc<Pki>,
     nodes: Arc<Nodes>,
+    front_proxy: Arc<FrontProxy>,
     dns_names: Vec<String>,
     addresses: Vec<IpAddr>,
 }
@@ -64,7 +79,7 @@ impl ControlPlane {
     /// # Errors
     /// Says which part failed and what to do about it.
     pub async fn start(config: &Config, pki: Arc<Pki>, node_ip: Ipv4Addr) -> Result<Self> {
-        let store = open_store(config)?;
+        let (store, embedded) = open_store(config).await?;
         let ready = Arc::new(AtomicBool::new(false));
         let health = |endpoint| -> Arc<dyn Handler> { Arc::new(Health::new(endpoint)) };
         let readyz = Health::new("readyz").flag("poststarthook/bootstrap", ready.clone());
@@ -73,8 +88,20 @@ impl ControlPlane {
         let address = format!("https://{node_ip}:{}", config.api_port);
         let nodes = Arc::new(Nodes::new(lookup.clone(), Arc::new(node_tls(&pki)?))?);
         let standard = Standard { lookup: lookup.clone(), tokens, address, nodes: nodes.clone() };
-        let builder = standard.install(Server::builder(store).resources(resources::all()));
+        let audit = open_audit(config)?;
+        let encryption = Arc::new(encryption::open(&config.data_dir.join("pki"))?);
+        let mut builder = standard
+            .install(Server::builder(store).resources(resources::table()))
+            .audit(audit.clone())
+            .transform("core", "secrets", encryption);
+        for plugin in resources::admission::chain() {
+            builder = builder.admission(Arc::new(Pure(plugin)));
+        }
+        let (front_proxy_pki, pair) = front_proxy(&pki)?;
+        let requestheader_ca_pem = front_proxy_pki.ca_pem().to_owned();
+        let front_proxy = Arc::new(FrontProxy::new(pair.certificate_pem, pair.key_pem));
         let server = builder
+            .front_proxy(front_proxy.clone())
             .path("/healthz", health("healthz"))
             .path("/livez", health("livez"))
             .path("/readyz", Arc::new(readyz))
@@ -83,7 +110,7 @@ impl ControlPlane {
             .context("the API server cannot read its store")?;
         lookup.set(server.lookup());
         let service = server.service();
-        let renewal = renewal(config, pki.clone(), node_ip, nodes);
+        let renewal = renewal(config, pki.clone(), node_ip, nodes, front_proxy);
         let tls = Arc::new(ArcSwap::from_pointee(renewal.tls()?));
         let listener =
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.api_port)).await.with_context(|| {
@@ -93,13 +120,33 @@ impl ControlPlane {
                 )
             })?;
         let kubeconfig = write_kubeconfig(config, &pki, node_ip)?;
-        Ok(Self { service, kubeconfig, ready, listener, tls, renewal })
+        let extension_authentication = extension_authentication(pki.ca_pem(), &requestheader_ca_pem);
+        Ok(Self {
+            service,
+            kubeconfig,
+            ready,
+            listener,
+            tls,
+            renewal,
+            audit,
+            embedded,
+            extension_authentication,
+        })
+    }
+
+    /// What the local control socket may ask of it.
+    pub fn verbs(&self) -> Vec<Arc<dyn Verb>> {
+        vec![Arc::new(Backup(self.embedded.clone()))]
     }
 
     /// A client of the server in this process under the name of a component (`system:kube-scheduler`).
     pub fn component(&self, name: &str) -> Client {
-        Client::in_process(self.service.clone(), UserInfo::component(name))
-            .named(name.trim_start_matches("system:"))
+        self.as_user(UserInfo::component(name), name.trim_start_matches("system:"))
+    }
+
+    /// A client of the server in this process for a user; `name` is the field manager and the user agent.
+    pub fn as_user(&self, user: UserInfo, name: &str) -> Client {
+        Client::in_process(self.service.clone(), user).named(name)
     }
 
     /// A client that may do anything: for what the server itself has to make.
@@ -122,7 +169,9 @@ impl ControlPlane {
     /// # Errors
     /// See [`bootstrap::create_missing`].
     pub async fn bootstrap(&self, objects: &[serde_json::Value]) -> Result<()> {
-        let made = bootstrap::create_missing(&self.loopback(), &resources::all(), objects).await?;
+        let own = std::slice::from_ref(&self.extension_authentication);
+        let mut made = bootstrap::create_missing(&self.loopback(), &resources::table(), objects).await?;
+        made += bootstrap::create_missing(&self.loopback(), &resources::table(), own).await?;
         tracing::debug!(made, "bootstrap objects");
         self.ready.store(true, Ordering::Release);
         Ok(())
@@ -134,11 +183,14 @@ impl ControlPlane {
         let renew = async {
             loop {
                 tokio::time::sleep(renewal_interval()).await;
-                let renewed = renewal.tls().and_then(|config| Ok((config, node_tls(&renewal.pki)?)));
+                let renewed = renewal
+                    .tls()
+                    .and_then(|config| Ok((config, node_tls(&renewal.pki)?, front_proxy(&renewal.pki)?.1)));
                 match renewed {
-                    Ok((config, towards_nodes)) => {
+                    Ok((config, towards_nodes, towards_servers)) => {
                         tls.store(Arc::new(config));
                         renewal.nodes.renew(Arc::new(towards_nodes));
+                        renewal.front_proxy.renew(towards_servers.certificate_pem, towards_servers.key_pem);
                     }
                     Err(error) => {
                         tracing::error!(error = format!("{error:#}"), "the certificate cannot be renewed")
@@ -150,19 +202,48 @@ impl ControlPlane {
             () = apiserver::serve::serve(self.service, self.listener, self.tls, shutdown) => {}
             () = renew => {}
         }
+        self.audit.close().await;
     }
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn store::Store>> {
+/// The audit log, `audit.log` below the data directory.
+fn open_audit(config: &Config) -> Result<Arc<AuditLog>> {
+    let policy = match &config.audit_policy {
+        None => Policy::standard(),
+        Some(path) => {
+            let of = || format!("--audit-policy {}", path.display());
+            Policy::parse(&std::fs::read_to_string(path).with_context(of)?).with_context(of)?
+        }
+    };
+    let path = config.data_dir.join("audit.log");
+    let file = audit::file::File::open(&path, audit::file::Bounds::default());
+    Ok(AuditLog::start(policy, file.with_context(|| format!("cannot write {}", path.display()))?))
+}
+
+async fn open_store(config: &Config) -> Result<(Arc<dyn store::Store>, Option<Arc<Embedded>>)> {
     match &config.store {
         StoreChoice::Embedded => {
-            let dir = config.data_dir.join("store");
-            std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-            let options = store::embedded::Options::default();
-            Ok(store::embedded::Embedded::open(&dir.join("data.redb"), options)?)
+            let path = store_path(&config.data_dir);
+            let dir = path.parent().unwrap_or(&config.data_dir);
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+            let store = Embedded::open(&path, store::embedded::Options::default())?;
+            Ok((store.clone(), Some(store)))
         }
-        StoreChoice::Etcd { .. } => {
-            bail!("--store etcd is not there yet in version {}", env!("CARGO_PKG_VERSION"))
+        StoreChoice::Etcd { endpoints, ca, identity } => {
+            let read = |flag: &str, path: &PathBuf| {
+                let pem = std::fs::read_to_string(path);
+                pem.with_context(|| format!("--etcd-{flag} {} cannot be read", path.display()))
+            };
+            let options = store::etcd::Options {
+                endpoints: endpoints.clone(),
+                ca_pem: ca.as_ref().map(|path| read("ca", path)).transpose()?,
+                identity_pem: match identity {
+                    Some((certificate, key)) => Some((read("cert", certificate)?, read("key", key)?)),
+                    None => None,
+                },
+            };
+            let opened = store::etcd::Etcd::open(&options).await;
+            Ok((opened.with_context(|| format!("--etcd-endpoints {}", endpoints.join(",")))?, None))
         }
     }
 }
@@ -192,7 +273,38 @@ fn node_tls(pki: &Pki) -> Result<rustls::ClientConfig> {
     Ok(apiserver::connect::tls(pki.ca_pem(), &pair.certificate_pem, &pair.key_pem)?)
 }
 
-fn renewal(config: &Config, pki: Arc<Pki>, node_ip: Ipv4Addr, nodes: Arc<Nodes>) -> Renewal {
+/// What the API server shows servers that serve other group versions, and the authority behind it.
+fn front_proxy(pki: &Pki) -> Result<(Pki, pki::Pair)> {
+    let own = pki.front_proxy()?;
+    let leaf = Leaf { common_name: FRONT_PROXY, ..Leaf::default() };
+    let pair = own.ensure("client", &leaf, OffsetDateTime::now_utc())?;
+    Ok((own, pair))
+}
+
+/// Tells servers that serve other group versions whom to believe. Upstream: `clusterauthenticationtrust`.
+fn extension_authentication(client_ca_pem: &str, requestheader_ca_pem: &str) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {
+            "client-ca-file": client_ca_pem,
+            "requestheader-allowed-names": serde_json::json!([FRONT_PROXY]).to_string(),
+            "requestheader-client-ca-file": requestheader_ca_pem,
+            "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
+            "requestheader-group-headers": "[\"X-Remote-Group\"]",
+            "requestheader-uid-headers": "[\"X-Remote-Uid\"]",
+            "requestheader-username-headers": "[\"X-Remote-User\"]",
+        },
+    })
+}
+
+fn renewal(
+    config: &Config,
+    pki: Arc<Pki>,
+    node_ip: Ipv4Addr,
+    nodes: Arc<Nodes>,
+    front_proxy: Arc<FrontProxy>,
+) -> Renewal {
     let service = format!("kubernetes.default.svc.{}", config.cluster_domain);
     let names = [
         "localhost",
@@ -206,6 +318,7 @@ fn renewal(config: &Config, pki: Arc<Pki>, node_ip: Ipv4Addr, nodes: Arc<Nodes>)
     Renewal {
         pki,
         nodes,
+        front_proxy,
         dns_names: names.iter().map(|name| (*name).to_owned()).collect(),
         addresses: addresses.into_iter().map(IpAddr::V4).collect(),
     }

@@ -2,10 +2,12 @@
 
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -95,30 +97,32 @@ pub fn stop(dir: &Path, term_max: Duration) -> Result<()> {
     if pid <= 1 {
         bail!("{} is locked by a process that does not say its number", dir.display());
     }
-    let pid = Pid::from_raw(pid);
-    kill(pid, Signal::SIGTERM).with_context(|| format!("cannot stop process {pid}"))?;
-    if wait_free(dir, term_max)? {
-        return Ok(());
-    }
-    kill(pid, Signal::SIGKILL).with_context(|| format!("cannot kill process {pid}"))?;
-    if wait_free(dir, term_max)? {
-        return Ok(());
+    // It holds the lock, so the number is still its own.
+    let process = match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        Some(Ok(process)) => process,
+        Some(Err(Errno::SRCH)) | None => return Ok(()),
+        Some(Err(error)) => return Err(error).with_context(|| format!("cannot look at process {pid}")),
+    };
+    for signal in [Signal::TERM, Signal::KILL] {
+        match pidfd_send_signal(&process, signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot stop process {pid}")),
+        }
+        if has_ended(&process, term_max)? {
+            return Ok(());
+        }
     }
     bail!("process {pid} does not end")
 }
 
-/// Waits until the lock is free: the kernel releases it when its owner ends, however that happens.
-fn wait_free(dir: &Path, max: Duration) -> Result<bool> {
-    let (tell, told) = std::sync::mpsc::channel();
-    let file = open(dir)?;
-    std::thread::spawn(move || {
-        let locked = Flock::lock(file, FlockArg::LockExclusive).is_ok();
-        let _ = tell.send(locked);
-    });
+/// Waits until a process is gone. Its lock is free a little earlier, but then other locks, sockets and listeners of it may not be.
+fn has_ended(process: &OwnedFd, max: Duration) -> Result<bool> {
     let began = Instant::now();
-    let free = told.recv_timeout(max).unwrap_or(false);
-    tracing::debug!(free, waited = ?began.elapsed(), "waited for the other process");
-    Ok(free)
+    let mut polled = [PollFd::new(process, PollFlags::IN)];
+    let timeout = Timespec::try_from(max).context("the wait is too long")?;
+    let ended = rustix::io::retry_on_intr(|| poll(&mut polled, Some(&timeout)))? > 0;
+    tracing::debug!(ended, waited = ?began.elapsed(), "waited for the other process");
+    Ok(ended)
 }
 
 #[cfg(test)]

@@ -77,8 +77,16 @@ impl Pki {
         &self.ca_pem
     }
 
+    /// The authority of the API server towards servers that serve other group versions, a CA of its own: who has a
+    /// certificate of the cluster's CA must not be able to speak for others there.
+    ///
+    /// # Errors
+    /// As [`Pki::open`].
+    pub fn front_proxy(&self) -> Result<Self> {
+        Self::open(&self.dir.join("front-proxy"))
+    }
+
     /// The CA's key as PEM, for the signer of certificate requests.
-    #[allow(dead_code)] // read by `up`, which comes with the node
     pub fn ca_key_pem(&self) -> &str {
         &self.ca_key_pem
     }

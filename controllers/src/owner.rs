@@ -3,7 +3,7 @@
 //! Upstream: pkg/controller/controller_ref_manager.go.
 
 use api::{LabelSelector, Object, ObjectName};
-use client::{AnyCache, Context, Delta, Error, Kind, Patch};
+use client::{AnyCache, Context, Delta, Error, Kind, Patch, controller_reference};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::json;
@@ -73,19 +73,6 @@ impl Owner {
 /// The name; empty if there is none, which a kept object never is.
 pub(crate) fn name_of(meta: &ObjectMeta) -> &str {
     meta.name.as_deref().unwrap_or_default()
-}
-
-/// The reference of a managing controller whose deletion in the foreground waits for what it owns.
-pub(crate) fn controller_reference<K: Kind>(object: &K) -> OwnerReference {
-    let meta = object.metadata();
-    OwnerReference {
-        api_version: K::API_VERSION.to_owned(),
-        kind: K::KIND.to_owned(),
-        name: name_of(meta).to_owned(),
-        uid: meta.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
 }
 
 /// The UID of the managing controller.

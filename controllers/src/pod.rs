@@ -3,13 +3,39 @@
 //! Upstream: pkg/api/v1/pod, pkg/controller/controller_utils.go.
 
 use crate::owner::{Owner, name_of};
-use api::{Status, Timestamp};
-use client::{Context, DeleteParams};
+use api::{Object, ObjectName, Status, Timestamp};
+use client::{AnyCache, Context, DeleteParams};
 use futures::future::join_all;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 use std::time::Duration;
+
+/// Name of the index of pods by their node.
+pub(crate) const BY_NODE: &str = "node";
+
+/// Adds the index of pods by their node.
+pub(crate) fn index_by_node(pods: &AnyCache) {
+    pods.index(BY_NODE, |object| {
+        let node = node_name_of(object);
+        if node.is_empty() { Vec::new() } else { vec![node] }
+    });
+}
+
+/// The node of a pod, decoded without the rest; empty if it has none.
+pub(crate) fn node_name_of(object: &Object) -> Box<str> {
+    #[derive(Deserialize)]
+    struct Narrow {
+        spec: Spec,
+    }
+    #[derive(Deserialize)]
+    struct Spec {
+        #[serde(default, rename = "nodeName")]
+        node_name: Box<str>,
+    }
+    object.decode::<Narrow>().map(|narrow| narrow.spec.node_name).unwrap_or_default()
+}
 
 /// The phase; empty if it is not set yet.
 pub(crate) fn phase(pod: &Pod) -> &str {
@@ -23,7 +49,12 @@ pub(crate) fn is_finished(pod: &Pod) -> bool {
 
 /// Whether deletion was asked for.
 pub(crate) fn is_deleting(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
+    is_being_deleted(&pod.metadata)
+}
+
+/// Whether deletion of an object was asked for.
+pub(crate) fn is_being_deleted(meta: &ObjectMeta) -> bool {
+    meta.deletion_timestamp.is_some()
 }
 
 /// Whether it runs or will run.
@@ -91,6 +122,19 @@ pub(crate) fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str>
 /// The node it was assigned to; empty if it was not.
 pub(crate) fn node_name(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+/// The claims that a pod names, its own (of ephemeral volumes) too.
+pub(crate) fn claims_of(pod: &Pod) -> Vec<ObjectName> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let names = volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(source), _) => Some(source.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{pod_name}-{}", volume.name)),
+        _ => None,
+    });
+    names.map(|name| ObjectName::new(namespace, &name)).collect()
 }
 
 /// A new pod of a template, named by the server after its owner. Pure.

@@ -7,6 +7,8 @@
 
 mod cidr;
 pub mod dns;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod names;
 mod nft;
 pub mod pod_network;

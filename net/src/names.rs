@@ -30,6 +30,11 @@ impl Instance {
         Instance(format!("{:06x}", hash >> 40))
     }
 
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     pub(crate) fn bridge(&self) -> String {
         format!("clipper{}", self.0)
     }

@@ -2,31 +2,48 @@
 //! Upstream: `pkg/kubelet/lifecycle/predicate.go`, `pkg/kubelet/sysctl`.
 
 use crate::amount::{Amount, ResourceList};
+use crate::network::HostPort;
 use crate::resources::{Totals, pod_requests};
 use crate::spec::PodDef;
 use crate::status::Verdict;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 /// What the pods of the node were given, by uid.
 #[derive(Debug, Default)]
-pub(crate) struct Accounts(Mutex<HashMap<String, Totals>>);
+pub(crate) struct Accounts {
+    totals: Mutex<HashMap<String, Totals>>,
+    ports: Mutex<HashMap<String, Vec<HostPort>>>,
+}
 
 impl Accounts {
     /// Gives a pod what it asks for.
     pub(crate) fn give(&self, uid: &str, totals: Totals) {
-        self.0.lock().insert(uid.to_owned(), totals);
+        self.totals.lock().insert(uid.to_owned(), totals);
+    }
+
+    /// Gives a pod its ports of the machine, unless one is taken; answers whether it has them.
+    pub(crate) fn give_ports(&self, uid: &str, wanted: Vec<HostPort>) -> bool {
+        let mut ports = self.ports.lock();
+        let taken = ports.iter().filter(|(own, _)| *own != uid).flat_map(|(_, ports)| ports);
+        let free = !taken.into_iter().any(|own| wanted.iter().any(|port| collide(own, port)));
+        if free && !wanted.is_empty() {
+            ports.insert(uid.to_owned(), wanted);
+        }
+        free
     }
 
     /// Takes back what a pod had. Answers whether it had anything.
     pub(crate) fn take_back(&self, uid: &str) -> bool {
-        self.0.lock().remove(uid).is_some()
+        let had_ports = self.ports.lock().remove(uid).is_some();
+        self.totals.lock().remove(uid).is_some() || had_ports
     }
 
     /// What all pods but one were given, and how many they are.
     pub(crate) fn others(&self, uid: &str) -> (Totals, usize) {
-        let accounts = self.0.lock();
+        let accounts = self.totals.lock();
         let mut sum = Totals::new();
         for totals in accounts.iter().filter(|(own, _)| *own != uid).map(|(_, totals)| totals) {
             for (name, amount) in totals {
@@ -35,6 +52,23 @@ impl Accounts {
             }
         }
         (sum, accounts.len() - usize::from(accounts.contains_key(uid)))
+    }
+}
+
+/// Whether two pods cannot have these ports at once.
+fn collide(one: &HostPort, other: &HostPort) -> bool {
+    let is_any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
+    one.host_port == other.host_port
+        && one.protocol == other.protocol
+        && (is_any(one.host_ip) || is_any(other.host_ip) || one.host_ip == other.host_ip)
+}
+
+/// The refusal of a pod whose port of the machine another one has.
+pub(crate) fn no_port() -> Verdict {
+    Verdict {
+        reason: "NodePorts".to_owned(),
+        message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+            .to_owned(),
     }
 }
 
@@ -279,5 +313,26 @@ mod tests {
         check(sysctl("kernel.shm_rmid_forced"), 0, 0, None);
         check(sysctl("net/ipv4/tcp_syncookies"), 0, 0, None);
         check(sysctl("kernel.msgmax"), 0, 0, Some("SysctlForbidden"));
+    }
+
+    #[test]
+    fn a_port_of_the_machine_has_one_pod() {
+        let accounts = Accounts::default();
+        let port = |ip: Option<&str>, host_port: u16, protocol: &str| {
+            vec![HostPort {
+                host_ip: ip.map(|ip| ip.parse().unwrap()),
+                host_port,
+                container_port: 80,
+                protocol: protocol.to_owned(),
+            }]
+        };
+        assert!(accounts.give_ports("a", port(Some("127.0.0.1"), 8080, "TCP")));
+        assert!(accounts.give_ports("a", port(Some("127.0.0.1"), 8080, "TCP")), "its own port");
+        assert!(accounts.give_ports("b", port(Some("127.0.0.2"), 8080, "TCP")), "another address");
+        assert!(accounts.give_ports("c", port(None, 8080, "UDP")), "another protocol");
+        assert!(!accounts.give_ports("d", port(Some("0.0.0.0"), 8080, "TCP")), "all addresses");
+        accounts.take_back("a");
+        accounts.take_back("b");
+        assert!(accounts.give_ports("d", port(None, 8080, "TCP")));
     }
 }

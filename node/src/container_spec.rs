@@ -350,9 +350,14 @@ pub(crate) fn sandbox(
 
 /// The ports of the machine that lead to a pod.
 pub(crate) fn host_ports(def: &PodDef) -> Vec<HostPort> {
-    if def.host_network() {
-        return Vec::new();
+    match def.host_network() {
+        true => Vec::new(),
+        false => declared_ports(def),
     }
+}
+
+/// Ports of the machine that a pod says it uses, whether they lead to it or it listens on them itself.
+pub(crate) fn declared_ports(def: &PodDef) -> Vec<HostPort> {
     let containers = def.of(&[Kind::Init, Kind::Sidecar, Kind::Regular]);
     let ports = containers.flat_map(|container| container.spec.ports.iter().flatten());
     ports

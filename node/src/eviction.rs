@@ -28,7 +28,7 @@ fn percent(part: u64, whole: u64) -> u64 {
 /// What is short.
 pub(crate) fn pressure(measured: &Measured, thresholds: &EvictionThresholds) -> Pressure {
     let short = |disk: &Disk| {
-        percent(disk.bytes_free, disk.bytes) < u64::from(thresholds.disk_percent_min)
+        disk.bytes_free < thresholds.disk_bytes_min(disk.bytes)
             || percent(disk.inodes_free, disk.inodes) < u64::from(thresholds.inodes_percent_min)
     };
     Pressure {
@@ -65,8 +65,10 @@ pub(crate) fn victim(candidates: &[Candidate]) -> Option<&Candidate> {
 /// Whether images have to be collected, and how many bytes have to become free then.
 pub(crate) fn image_bytes_to_free(disk: &Disk, thresholds: &EvictionThresholds) -> Option<u64> {
     let used = disk.bytes.saturating_sub(disk.bytes_free);
-    (percent(used, disk.bytes) >= u64::from(thresholds.image_percent_high))
-        .then(|| used.saturating_sub(disk.bytes / 100 * u64::from(thresholds.image_percent_low)))
+    let missing = thresholds.image_bytes_enough.saturating_sub(disk.bytes_free);
+    let over = used.saturating_sub(disk.bytes / 100 * u64::from(thresholds.image_percent_low));
+    (missing > 0 && percent(used, disk.bytes) >= u64::from(thresholds.image_percent_high))
+        .then(|| over.min(missing))
 }
 
 /// The images to remove, those unused for longest first, until `bytes` are free. `last_used` counts rounds since the process started;
@@ -110,6 +112,21 @@ mod tests {
         check(1 << 30, 99, (false, true));
         assert_eq!(image_bytes_to_free(&disk(500), &thresholds), None);
         assert_eq!(image_bytes_to_free(&disk(100), &thresholds), Some(100));
+    }
+
+    #[test]
+    fn a_small_share_of_a_large_disk_is_plenty() {
+        let thresholds = EvictionThresholds::default();
+        let check = |free_gib: u64, expect: (bool, Option<u64>)| {
+            let disk = Disk { bytes: 500 << 30, bytes_free: free_gib << 30, inodes: 100, inodes_free: 50 };
+            let found =
+                pressure(&Measured { memory_free: 1 << 30, volumes: disk, images: disk }, &thresholds);
+            let images = image_bytes_to_free(&disk, &thresholds).map(|bytes| bytes >> 30);
+            assert_eq!((found.disk, images), expect);
+        };
+        check(40, (false, None));
+        check(6, (false, Some(2)));
+        check(0, (true, Some(8)));
     }
 
     #[test]

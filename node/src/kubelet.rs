@@ -1,6 +1,7 @@
 //! The node as a whole: starts and feeds the workers of pods, tells about itself, looks after the machine.
 
 use crate::admission::{self, Accounts, Place};
+use crate::container_spec;
 use crate::context::{NodeContext, PULLS_MAX};
 use crate::eviction;
 use crate::log_rotation;
@@ -52,6 +53,9 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A volume could not be removed.
+    #[error(transparent)]
+    Volume(Box<dyn std::error::Error + Send + Sync>),
     /// The runtime does not answer.
     #[error("the runtime does not answer")]
     Runtime(#[from] runtime::Error),
@@ -132,11 +136,28 @@ pub async fn run(
     }
 }
 
+/// Removes the volumes of all pods that an ended node left, mounts first. May be repeated.
+///
+/// # Errors
+/// What the system refuses to unmount or to remove.
+pub fn remove_volumes(volume_directory: &Path) -> Result<(), Error> {
+    let directories = directories_in(volume_directory);
+    for uid in names_in(&directories.disk).into_iter().chain(names_in(&directories.memory)) {
+        volume::unmount_all(&directories, &uid)?;
+    }
+    volume::unmount_memory_root(&directories.memory).map_err(|source| Error::Io {
+        operation: "unmount",
+        path: directories.memory.clone(),
+        source,
+    })
+}
+
+fn directories_in(volume_directory: &Path) -> Directories {
+    Directories { disk: volume_directory.join("pods"), memory: volume_directory.join("memory") }
+}
+
 fn prepare_directories(options: &NodeOptions) -> Result<Directories, Error> {
-    let directories = Directories {
-        disk: options.volume_directory.join("pods"),
-        memory: options.volume_directory.join("memory"),
-    };
+    let directories = directories_in(&options.volume_directory);
     let make = |path: &Path| {
         std::fs::create_dir_all(path).map_err(|source| Error::Io {
             operation: "mkdir",
@@ -153,6 +174,12 @@ fn prepare_directories(options: &NodeOptions) -> Result<Directories, Error> {
         source,
     })?;
     Ok(directories)
+}
+
+impl From<volume::VolumeError> for Error {
+    fn from(error: volume::VolumeError) -> Self {
+        Self::Volume(error.into())
+    }
 }
 
 struct Kubelet {
@@ -253,6 +280,11 @@ impl Kubelet {
             true => Ok(()),
             false => admission::admit(def, &place, &self.node.accounts.others(def.uid())),
         };
+        // Last, since it takes them. What runs already has them.
+        let has_ports =
+            verdict.is_ok() && self.node.accounts.give_ports(def.uid(), container_spec::declared_ports(def));
+        let verdict =
+            if verdict.is_ok() && !has_ports && !known { Err(admission::no_port()) } else { verdict };
         match verdict {
             Ok(()) => {
                 self.node.accounts.give(def.uid(), pod_requests(def));

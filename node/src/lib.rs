@@ -16,6 +16,8 @@ mod downward;
 mod env;
 mod eviction;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hook;
 mod image;
 mod kubelet;
@@ -37,6 +39,6 @@ mod status;
 mod volume;
 mod worker;
 
-pub use kubelet::{Error, run};
+pub use kubelet::{Error, remove_volumes, run};
 pub use network::{Attached, HostPort, NetworkError, PodAttachment, PodNetwork};
 pub use options::{EvictionThresholds, NodeOptions, ServerOptions, Taint};

@@ -118,7 +118,8 @@ pub(crate) fn allocatable(options: &NodeOptions, capacity: &ResourceList) -> Res
                 *quantity = amount::from_bytes((left.value() - kept).max(0));
             }
             "ephemeral-storage" => {
-                let kept = left.value() / 100 * i64::from(options.eviction.disk_percent_min);
+                let disk_bytes = u64::try_from(left.value()).unwrap_or(0);
+                let kept = i64::try_from(options.eviction.disk_bytes_min(disk_bytes)).unwrap_or(i64::MAX);
                 *quantity = amount::from_bytes((left.value() - kept).max(0));
             }
             _ => {}

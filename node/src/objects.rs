@@ -197,7 +197,7 @@ impl ClusterObjects {
     /// Starts reading. The receiver hears which config maps and secrets have changed.
     pub(crate) fn new(client: &Client, caches: &Caches) -> (Self, mpsc::Receiver<Reference>) {
         let (changes, changed) = mpsc::channel(CHANGES_MAX);
-        let all = client.is_in_process();
+        let all = caches.client().is_in_process();
         let objects = Self {
             client: client.clone(),
             services: caches.of(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What a node is told when it starts.
 #[derive(Clone, Debug)]
@@ -93,19 +94,31 @@ pub struct Taint {
     pub effect: String,
 }
 
-/// When pods are evicted and images collected. Upstream: `evictionHard`, `imageGCHighThresholdPercent`.
+/// When pods are evicted and images collected. Upstream: `evictionHard`, `imageGCHighThresholdPercent`; that a share of a disk stops to
+/// count where there is plenty left is our own (`docs/adr/0006-disk-thresholds-have-a-ceiling.md`).
 #[derive(Clone, Copy, Debug)]
 pub struct EvictionThresholds {
     /// Less free memory than this evicts pods, in bytes.
     pub memory_bytes_min: u64,
-    /// Less free disk under volumes and logs than this share evicts pods, in percent.
+    /// Less free disk under volumes and logs than this share is pressure, in percent.
     pub disk_percent_min: u8,
-    /// Fewer free inodes there than this share evicts pods, in percent.
+    /// With this much free there is no pressure, whatever the share, in bytes.
+    pub disk_bytes_enough: u64,
+    /// Fewer free inodes there than this share is pressure, in percent.
     pub inodes_percent_min: u8,
     /// A fuller disk under images than this starts collecting images, in percent.
     pub image_percent_high: u8,
     /// Collecting images stops below this, in percent.
     pub image_percent_low: u8,
+    /// With this much free no image is collected, whatever the share, in bytes.
+    pub image_bytes_enough: u64,
+}
+
+impl EvictionThresholds {
+    /// What has to stay free of a disk of `bytes`.
+    pub(crate) fn disk_bytes_min(&self, bytes: u64) -> u64 {
+        (bytes / 100 * u64::from(self.disk_percent_min)).min(self.disk_bytes_enough)
+    }
 }
 
 impl Default for EvictionThresholds {
@@ -113,9 +126,11 @@ impl Default for EvictionThresholds {
         Self {
             memory_bytes_min: 100 << 20,
             disk_percent_min: 10,
+            disk_bytes_enough: 1 << 30,
             inodes_percent_min: 5,
             image_percent_high: 85,
             image_percent_low: 80,
+            image_bytes_enough: 8 << 30,
         }
     }
 }
@@ -126,7 +141,8 @@ pub struct ServerOptions {
     /// Where it listens; upstream's port is 10250.
     pub listen: SocketAddr,
     /// Certificates; client certificates are asked for but not required (others show a token).
-    pub tls: Arc<rustls::ServerConfig>,
+    /// New connections use what it holds at that moment: a renewed certificate needs no restart.
+    pub tls: watch::Receiver<Arc<rustls::ServerConfig>>,
 }
 
 impl std::fmt::Debug for ServerOptions {

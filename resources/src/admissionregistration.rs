@@ -1,6 +1,7 @@
 //! `admissionregistration.k8s.io/v1`. Upstream: `pkg/registry/admissionregistration`.
 
 use crate::cells::{UNSET, count, selector_text, text};
+use crate::webhook_configuration::Rules;
 use api::resource::{Column, Resource, Scope};
 use serde_json::Value;
 
@@ -17,10 +18,12 @@ fn webhooks() -> Vec<Column> {
 
 pub(crate) fn mutating_webhook_configuration() -> Resource {
     row("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", webhooks())
+        .rules(Rules { mutating: true })
 }
 
 pub(crate) fn validating_webhook_configuration() -> Resource {
     row("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", webhooks())
+        .rules(Rules { mutating: false })
 }
 
 fn param_kind() -> Column {

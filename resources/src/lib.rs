@@ -5,7 +5,9 @@
 //! [`all`], the table. Each kind with rules has a file of its own named after it; kinds whose schema says all there is
 //! to say are rows in `thin.rs` or in their group's file.
 
+pub mod admission;
 mod admissionregistration;
+mod api_service;
 mod apps;
 mod autoscaling;
 mod batch;
@@ -14,8 +16,10 @@ mod cells;
 mod certificates;
 mod coordination;
 pub mod core;
+mod custom_resource_definition;
 mod discovery;
 mod equal;
+pub mod knative;
 mod networking;
 mod node_group;
 mod pod_spec;
@@ -26,6 +30,8 @@ mod storage;
 #[cfg(test)]
 mod testing;
 mod thin;
+mod webhook_client;
+mod webhook_configuration;
 mod workload;
 
 use api::resource::{Column, Field, Resource, Verbs};
@@ -101,9 +107,17 @@ pub fn all() -> Vec<Resource> {
     all.extend(thin::flowcontrol());
     all.extend(thin::authentication());
     all.extend(thin::authorization());
-    all.extend(thin::extension());
+    all.push(custom_resource_definition::row());
+    all.push(api_service::row());
     all.extend(thin::dynamic_resources());
     all
+}
+
+/// Everything that a cluster of ours serves: Kubernetes and Knative.
+pub fn table() -> Vec<Resource> {
+    let mut table = all();
+    table.extend(knative::rows());
+    table
 }
 
 /// The only column of kinds for which upstream has no table: when it was created, in full.
@@ -113,7 +127,7 @@ fn created_at() -> Vec<Column> {
 
 /// `name`, which a few old kinds accept in field selectors besides `metadata.name`.
 fn legacy_name_field() -> Field {
-    Field { name: "name".to_owned(), pointer: "/metadata/name".to_owned(), missing: "" }
+    Field::at("name", "/metadata/name")
 }
 
 /// The phase, or `Terminating` for what is being deleted.
@@ -132,7 +146,7 @@ mod tests {
     #[test]
     fn every_name_is_served_once() {
         let mut seen = BTreeSet::new();
-        for row in all() {
+        for row in table() {
             assert!(seen.insert((row.api_version(), row.plural.clone())), "{row:?} twice");
             assert_eq!(row.list_kind, format!("{}List", row.kind));
             let mut names = BTreeSet::new();

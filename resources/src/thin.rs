@@ -63,47 +63,6 @@ pub(crate) fn authorization() -> [Resource; 4] {
     ]
 }
 
-/// `apiextensions.k8s.io/v1` and `apiregistration.k8s.io/v1`. What their objects do is the API server's.
-pub(crate) fn extension() -> [Resource; 2] {
-    [
-        Resource::new(
-            "apiextensions.k8s.io",
-            "v1",
-            "CustomResourceDefinition",
-            "customresourcedefinitions",
-            Scope::Cluster,
-        )
-        .short_names(&["crd", "crds"])
-        .categories(&["api-extensions"])
-        .columns(crate::created_at())
-        .status()
-        .generation(),
-        Resource::new("apiregistration.k8s.io", "v1", "APIService", "apiservices", Scope::Cluster)
-            .categories(&["api-extensions"])
-            .columns(vec![
-                Column::computed("Service", |o, _| match o.pointer("/spec/service") {
-                    Some(service) => {
-                        format!("{}/{}", text(service, "/namespace"), text(service, "/name")).into()
-                    }
-                    None => "Local".into(),
-                }),
-                Column::computed("Available", |o, _| available(o).into()),
-                Column::age(),
-            ])
-            .status(),
-    ]
-}
-
-fn available(service: &Value) -> String {
-    let found = list(service, "/status/conditions").iter().find(|c| c["type"] == "Available");
-    match found.map(|condition| (text(condition, "/status"), text(condition, "/reason"))) {
-        None => "Unknown".to_owned(),
-        Some(("True", _)) => "True".to_owned(),
-        Some((status, "")) => status.to_owned(),
-        Some((status, reason)) => format!("{status} ({reason})"),
-    }
-}
-
 /// `resource.k8s.io/v1`, dynamic resource allocation. Upstream: `pkg/registry/resource`.
 pub(crate) fn dynamic_resources() -> [Resource; 5] {
     const GROUP: &str = "resource.k8s.io";

@@ -11,6 +11,8 @@ pub mod cgroup;
 mod clock;
 mod engine;
 pub mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod image;
 mod seccomp;
 pub mod session;
@@ -43,6 +45,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Brings an image here, always asking its registry first. Where the registry cannot be reached, an image of that name that was
     /// imported satisfies the pull; [`Pulled::from`] says so.
     fn pull_image(&self, request: PullRequest) -> BoxFuture<'_, Result<Pulled>>;
+
+    /// The name with a digest (`REPOSITORY@sha256:…`) that a reference means now: that of an imported image, else what its registry says,
+    /// else, where the registry cannot be reached, that of the image of this name that is here. An image that came without a digest
+    /// keeps its name.
+    fn resolve_image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<String>>;
 
     /// Imports every image of an archive: an OCI layout or a `docker save` archive, plain or compressed, or an OCI layout directory.
     /// Either all of them are there afterwards or, after an error, none of those that were new.

@@ -9,6 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 /// Beyond this much output that an attached session has not taken, the program waits, as it would for a slow terminal.
 const UNREAD_BYTES_MAX: usize = 64 * 1024;
 
+/// How much of each output is kept for the first who attaches to a container that has an input: the newest.
+const EARLY_BYTES_MAX: usize = 16 * 1024;
+
 /// No more killing rounds over a control group: each finds only processes that were born during the one before.
 const KILL_ROUNDS_MAX: usize = 1000;
 
@@ -109,6 +112,9 @@ pub struct Container {
     log: Log,
     /// Who is attached.
     pub attached: Vec<Attached>,
+    /// What a container with an input has said until somebody attached: who asks for a dialogue (`kubectl run -i`) can only
+    /// attach once the program runs, and must not miss its first words. Upstream loses them.
+    early: Option<[Vec<u8>; 2]>,
     /// Memory kills.
     pub memory: Option<MemoryWatch>,
     failure: Option<Failure>,
@@ -146,6 +152,7 @@ impl Container {
             runs_as: None,
             tty: start.process.tty,
             has_stdin: start.stdin,
+            early: start.stdin.then(Default::default),
             stdin_once: start.stdin_once,
             stdin: pipes.stdin,
             unread: Vec::new(),
@@ -205,6 +212,9 @@ impl Container {
                 for attached in &mut self.attached {
                     attached.push(stream, &buffer[..length]);
                 }
+                if let Some(early) = &mut self.early {
+                    keep_newest(&mut early[stream], &buffer[..length]);
+                }
                 true
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -217,6 +227,15 @@ impl Container {
                 false
             }
         }
+    }
+
+    /// Takes in a session; the first also sees what was said before.
+    pub fn attach(&mut self, streams: [Option<OwnedFd>; 3]) {
+        let mut fresh = Attached::new(streams);
+        for (stream, said) in self.early.take().into_iter().flatten().enumerate() {
+            fresh.push(stream, &said);
+        }
+        self.attached.push(fresh);
     }
 
     /// Whether somebody's input should be read now.
@@ -330,6 +349,12 @@ impl Container {
             && self.outputs.iter().all(Option::is_none)
             && self.attached.iter().all(|a| !a.waits(0) && !a.waits(1))
     }
+}
+
+fn keep_newest(kept: &mut Vec<u8>, more: &[u8]) {
+    kept.extend_from_slice(more);
+    let surplus = kept.len().saturating_sub(EARLY_BYTES_MAX);
+    kept.drain(..surplus);
 }
 
 /// The pipes of a container without a terminal: our ends (non-blocking) and, until the fork, the program's.

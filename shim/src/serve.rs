@@ -2,7 +2,7 @@
 
 use crate::child::{self, Child, Pids, Report};
 use crate::connection::Connection;
-use crate::container::{Attached, Container, Phase, kill_all};
+use crate::container::{Container, Phase, kill_all};
 use crate::root::failed;
 use crate::sys;
 use shim::{Answer, Call, Exec, Failure, Message, Notice, Reply, Request, Sandbox, Start};
@@ -72,6 +72,8 @@ pub fn serve() -> io::Result<()> {
     sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
     // Programs of a container that join our PID namespace must not read our memory or descriptors.
     sys::prctl(libc::PR_SET_DUMPABLE, 0)?;
+    // The daemon does without huge pages, and we inherit that; what runs in containers decides for itself.
+    sys::prctl(libc::PR_SET_THP_DISABLE, 0)?;
     let mut shim = Shim {
         listener,
         signals: sys::signals()?,
@@ -456,7 +458,7 @@ impl Shim {
         for fd in streams.iter().flatten() {
             sys::set_nonblocking(fd.as_fd()).map_err(failed("attach"))?;
         }
-        self.running(id)?.attached.push(Attached::new(streams));
+        self.running(id)?.attach(streams);
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,6 +57,8 @@ impl FileDisk {
             .write(true)
             .create(true)
             .truncate(false)
+            // What is in it is nobody else's.
+            .mode(0o600)
             .open(path)
             .map_err(unopened)?;
         match file.try_lock() {

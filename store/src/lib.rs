@@ -1,16 +1,19 @@
 //! An ordered, versioned map of bytes that can be watched. It knows no Kubernetes word.
 //!
-//! Start at [`Store`]. [`embedded`] is the engine of one machine, on a [`disk`];
+//! Start at [`Store`]. [`embedded`] is the engine of one machine, on a [`disk`]; [`etcd`] is for several machines;
 //! [`conformance`] is the suite that every backend passes, [`testing`] the disk that fails on demand.
 
 pub mod conformance;
 pub mod disk;
 pub mod embedded;
+pub mod etcd;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod testing;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt};
 
 /// The longest key. A Kubernetes name and namespace have at most 253 bytes each, a group and plural likewise.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -86,6 +89,15 @@ pub struct Event {
     pub previous: Option<Bytes>,
     /// The write's revision.
     pub revision: Revision,
+}
+
+/// What a stream of [`Store::follow`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A write.
+    Write(Event),
+    /// Every write up to here under the prefix was told.
+    Reached(Revision),
 }
 
 /// Why the store did not do it.
@@ -167,7 +179,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// An ordered, versioned map of bytes that can be watched.
 ///
 /// # Invariants (`conformance` runs them against every backend, with injected faults)
-/// 1. Each committed write takes a `Revision` larger than all before, never reused, also after a crash; the embedded engine leaves no gap.
+/// 1. Each committed write takes a `Revision` larger than all before, never reused, also after a crash. The embedded engine leaves
+///    no gap; etcd does, since whatever else lives in it counts too, and a transaction of somebody else may give several keys
+///    one revision (then a watch tells them one after another).
 /// 2. A write whose `Expect` does not hold changes nothing and says `Conflict` with what was found.
 /// 3. `watch(prefix, after)` yields every later write once, in order, or ends with `Compacted`; however slow its reader is.
 /// 4. Nothing is acknowledged, readable or watched before it is durable, except what `write_deferred` writes.
@@ -191,10 +205,40 @@ pub trait Store: Send + Sync {
         self.write(key, expect, change)
     }
     /// Every write after `after` to keys that start with `prefix`.
-    fn watch(&self, prefix: &Key, after: Revision) -> BoxStream<'static, Result<Event>>;
+    fn watch(&self, prefix: &Key, after: Revision) -> BoxStream<'static, Result<Event>> {
+        let writes = self.follow(prefix, after).filter_map(|told| {
+            std::future::ready(match told {
+                Ok(Told::Write(event)) => Some(Ok(event)),
+                Ok(Told::Reached(_)) => None,
+                Err(error) => Some(Err(error)),
+            })
+        });
+        writes.boxed()
+    }
+    /// Like `watch`, and where [`Self::is_shared`] it also tells how far it is: at the latest a moment after
+    /// [`Self::revision`] was called, that it has reached what was answered.
+    fn follow(&self, prefix: &Key, after: Revision) -> BoxStream<'static, Result<Told>>;
+    /// Whether others may write without this process being told first: then what a watch has told may be older than what
+    /// somebody else was acknowledged.
+    fn is_shared(&self) -> bool {
+        false
+    }
     /// Forgets revisions before `before`; what is current stays. Afterwards `before` is the oldest revision that can
     /// be listed or watched from.
     fn compact(&self, before: Revision) -> BoxFuture<'_, Result<()>>;
-    /// The newest revision.
+    /// The newest revision: at least that of every write that was acknowledged before, to anybody.
     fn revision(&self) -> BoxFuture<'_, Result<Revision>>;
+}
+
+/// Refuses what is over the bounds.
+fn check_bytes(key: &Key, change: &Change) -> Result<()> {
+    let refuse = |bytes: usize, bytes_max: usize| match bytes > bytes_max {
+        true => Err(Error::TooLarge { bytes, bytes_max }),
+        false => Ok(()),
+    };
+    refuse(key.len(), KEY_BYTES_MAX)?;
+    match change {
+        Change::Put(value) => refuse(value.len(), VALUE_BYTES_MAX),
+        Change::Delete => Ok(()),
+    }
 }

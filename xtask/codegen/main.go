@@ -5,15 +5,18 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: codegen OUTPUT_TABLE OUTPUT_VECTORS_DIRECTORY")
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: codegen OUTPUT_TABLE OUTPUT_VECTORS_DIRECTORY OUTPUT_KNATIVE_DIRECTORY")
 		os.Exit(2)
 	}
 	writeTable(os.Args[1])
 	writeVectors(os.Args[2])
+	writeDefinitions(filepath.Join(os.Args[3], "serving/definitions.gz"), knativeServing)
+	writeDefinitions(filepath.Join(os.Args[3], "eventing/definitions.gz"), knativeEventing)
 }
 
 func must(err error) {

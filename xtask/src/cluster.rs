@@ -1,6 +1,6 @@
 //! A clipper under test, in a network namespace of its own.
 
-use crate::kit::{call, root};
+use crate::kit::{call, program, root, target};
 use anyhow::{Context as _, Result};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ pub struct Cluster {
     data_dir: PathBuf,
     binary: PathBuf,
     process: Option<Child>,
+    etcd: Option<Child>,
     part: Part,
 }
 
@@ -23,8 +24,14 @@ pub struct Cluster {
 pub enum Part {
     /// A whole node.
     Up,
+    /// A whole node with the sample application.
+    Demo,
+    /// A whole node but for scheduler and controllers.
+    NodeWithoutLoops,
     /// The control plane alone.
     Server,
+    /// The control plane alone, with its objects in etcd.
+    ServerOnEtcd,
 }
 
 impl Cluster {
@@ -33,12 +40,44 @@ impl Cluster {
     /// # Errors
     /// The namespace cannot be made, or the node is not ready in time.
     pub fn start(name: &str, binary: &Path, part: Part) -> Result<Self> {
-        let data_dir = std::env::temp_dir().join(format!("clipper-{name}"));
-        let mut cluster =
-            Self { name: name.to_owned(), data_dir, binary: binary.to_owned(), process: None, part };
-        cluster.namespace()?;
+        let mut cluster = Self::prepare(name, binary, part)?;
         cluster.up()?;
         Ok(cluster)
+    }
+
+    /// Makes the namespace; [`Cluster::up`] starts the node.
+    ///
+    /// # Errors
+    /// The namespace cannot be made.
+    pub fn prepare(name: &str, binary: &Path, part: Part) -> Result<Self> {
+        let data_dir = std::env::temp_dir().join(format!("clipper-{name}"));
+        let (name, binary) = (name.to_owned(), binary.to_owned());
+        let mut cluster = Self { name, data_dir, binary, process: None, etcd: None, part };
+        cluster.namespace()?;
+        if part == Part::ServerOnEtcd {
+            cluster.etcd()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Where its data is.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// A command of the binary, about this cluster.
+    pub fn clipper(&self, words: &[String]) -> Command {
+        let mut command = self.enter(&self.binary);
+        command.args(words).arg("--data-dir").arg(&self.data_dir);
+        command
+    }
+
+    /// The process of the node.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn pid(&self) -> Result<u32> {
+        self.process.as_ref().map(Child::id).context("the node is not running")
     }
 
     fn namespace(&self) -> Result<()> {
@@ -60,6 +99,23 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts etcd inside the namespace. Whoever needs it waits for it.
+    fn etcd(&mut self) -> Result<()> {
+        let command = self
+            .enter(&program("etcd"))
+            .arg("--data-dir")
+            .arg(self.etcd_dir())
+            .args(["--log-level", "error"])
+            .stdin(Stdio::null())
+            .spawn();
+        self.etcd = Some(command.context("cannot start etcd")?);
+        Ok(())
+    }
+
+    fn etcd_dir(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("clipper-{}-etcd", self.name))
+    }
+
     /// A command inside the namespace. (`ip netns exec` would hide the cgroup mounts.)
     pub fn enter(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
@@ -72,12 +128,16 @@ impl Cluster {
     /// # Errors
     /// It ended, or was not ready in time.
     pub fn up(&mut self) -> Result<()> {
+        let words: &[&str] = match self.part {
+            Part::Up => &["up"],
+            Part::Demo => &["up", "--demo"],
+            Part::NodeWithoutLoops => &["up", "--without", "scheduler,controllers"],
+            Part::Server => &["server"],
+            Part::ServerOnEtcd => &["server", "--store", "etcd", "--etcd-endpoints", "http://127.0.0.1:2379"],
+        };
         let mut child = self
             .enter(&self.binary)
-            .arg(match self.part {
-                Part::Up => "up",
-                Part::Server => "server",
-            })
+            .args(words)
             .args(["--node-ip", "172.31.0.1", "--node-name", "node1", "--data-dir"])
             .arg(&self.data_dir)
             .stdin(Stdio::null())
@@ -97,6 +157,31 @@ impl Cluster {
         ready
             .recv_timeout(std::time::Duration::from_secs(READY_SECONDS_MAX))
             .map_err(|_| anyhow::anyhow!("the node was not ready in {READY_SECONDS_MAX} s"))
+    }
+
+    /// Kills the process, as a crash would. What it made stays.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.process.take().context("the node is not running")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Stops it and removes all that it made but its data.
+    ///
+    /// # Errors
+    /// Something could not be removed.
+    pub fn down(&mut self) -> Result<()> {
+        let mut command = self.enter(&self.binary);
+        command.args(["down", "--data-dir"]).arg(&self.data_dir);
+        call(command)?;
+        if let Some(mut child) = self.process.take() {
+            child.wait()?;
+        }
+        Ok(())
     }
 
     /// Where the administrator's kubeconfig is.
@@ -136,9 +221,12 @@ impl Drop for Cluster {
         if !down.is_ok_and(|status| status.success()) {
             eprintln!("clipper down failed for {}", self.data_dir.display());
         }
-        if let Some(mut child) = self.process.take() {
+        for mut child in [self.process.take(), self.etcd.take()].into_iter().flatten() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if self.part == Part::ServerOnEtcd {
+            let _ = std::fs::remove_dir_all(self.etcd_dir());
         }
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
@@ -152,5 +240,5 @@ pub fn build() -> Result<PathBuf> {
     let mut command = Command::new("cargo");
     command.args(["build", "--release", "--locked", "--package", "clipper"]).current_dir(root());
     call(command)?;
-    Ok(root().join("target/release/clipper"))
+    Ok(target().join("release/clipper"))
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask codegen`: writes the schema table and the test vectors of `api` from upstream's Go types.
+//! `cargo xtask codegen`: writes the schema table and the test vectors of `api` from upstream's Go types, and the
+//! structure of Knative's kinds from its definitions.
 
 use crate::kit;
 use anyhow::{Result, bail};
@@ -16,5 +17,6 @@ pub fn run(root: &Path) -> Result<()> {
     let mut program = Command::new("go");
     program.args(["run", "."]).current_dir(root.join("xtask/codegen"));
     program.arg(root.join("api/src/schema/table.gz")).arg(root.join("api/tests/vectors"));
+    program.arg(root.join("resources/src/knative"));
     kit::call(program)
 }

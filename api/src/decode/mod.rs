@@ -112,7 +112,7 @@ pub fn strict_text(errors: &[String]) -> String {
 
 /// Decodes the body of a create or update (or of options, or of a subresource with a kind of its own).
 ///
-/// `apiVersion` and `kind` may be missing; they are filled in.
+/// `apiVersion` and `kind` may be missing; they are filled in. `null`, and YAML without a value, is an empty object.
 ///
 /// # Errors
 /// 400 with upstream's text: malformed, of another kind or version, or a field has the wrong type.
@@ -124,6 +124,9 @@ pub fn object(body: &[u8], format: Format, target: Target<'_>) -> Result<Decoded
         }
         Format::Yaml => {
             let (value, duplicates) = yaml(body).map_err(|error| unrecognized(body, target, &error))?;
+            if let Some(text) = head_mismatch(&value) {
+                return Err(unrecognized(body, target, &head_text(&text)));
+            }
             let found = kind_of_value(&value);
             let mut decoded =
                 canonical(&value, target).map_err(|error| cannot_be_handled(&found, target, &error))?;
@@ -201,15 +204,15 @@ fn kind_of_json(body: &[u8], target: Target<'_>) -> Result<Found, Status> {
         #[serde(borrow, default)]
         kind: Option<std::borrow::Cow<'a, str>>,
     }
-    if let Ok(head) = serde_json::from_slice::<Head<'_>>(body) {
+    // Serde would also take a list for a struct.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    if is_object && let Ok(head) = serde_json::from_slice::<Head<'_>>(body) {
         return Ok(Found {
             api_version: head.api_version.unwrap_or_default().into_owned(),
             kind: head.kind.unwrap_or_default().into_owned(),
         });
     }
-    let refuse = |text: String| {
-        unrecognized(body, target, &format!("couldn't get version/kind; json parse error: {text}"))
-    };
+    let refuse = |text: String| unrecognized(body, target, &head_text(&text));
     if let Some(text) = syntax::error(body) {
         return Err(refuse(text));
     }
@@ -221,7 +224,15 @@ fn kind_of_json(body: &[u8], target: Target<'_>) -> Result<Found, Status> {
     }
 }
 
+fn head_text(error: &str) -> String {
+    format!("couldn't get version/kind; json parse error: {error}")
+}
+
+/// Go's text about a body that cannot have a kind. `null` can: it leaves Go's struct as it is, empty.
 fn head_mismatch(value: &Value) -> Option<String> {
+    if value.is_null() {
+        return None;
+    }
     let what = go_text::json_kind(value);
     let Some(object) = value.as_object() else {
         return Some(format!(
@@ -243,6 +254,9 @@ fn kind_of_value(value: &Value) -> Found {
 }
 
 fn name_kind(value: &mut Value, target: Target<'_>) {
+    if value.is_null() {
+        *value = Value::Object(serde_json::Map::new());
+    }
     if let Value::Object(object) = value {
         object.insert("apiVersion".to_owned(), Value::from(target.api_version));
         object.insert("kind".to_owned(), Value::from(target.kind));

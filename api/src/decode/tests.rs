@@ -107,6 +107,81 @@ fn bodies_of_another_sort_are_refused() {
 }
 
 #[test]
+fn a_body_of_nothing_is_an_empty_object() {
+    let check = |format: Format, body: &str, target: Target<'_>| {
+        let decoded = object(body.as_bytes(), format, target).unwrap();
+        let expect = json!({"apiVersion": target.api_version, "kind": target.kind});
+        assert_eq!(
+            (decoded.value, decoded.strict_errors),
+            (expect, Vec::<String>::new()),
+            "{format:?} {body:?}"
+        );
+    };
+    for target in [deployment(), Target::new("example.com/v1", "Foo")] {
+        check(Format::Json, "null", target);
+        check(Format::Json, " null\n", target);
+        check(Format::Json, "{}", target);
+        check(Format::Yaml, "", target);
+        check(Format::Yaml, "# nothing\n", target);
+        check(Format::Yaml, "~", target);
+        check(Format::Yaml, "null", target);
+    }
+}
+
+#[test]
+fn a_body_that_is_no_object_has_no_kind() {
+    let check = |format: Format, body: &str, what: &str, shown: &str| {
+        let error = object(body.as_bytes(), format, deployment()).unwrap_err();
+        let go = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+        let expect = match what {
+            "end" => "unexpected end of JSON input".to_owned(),
+            what => format!("json: cannot unmarshal {what} into Go value of type {go}"),
+        };
+        let expect = format!(
+            "the object provided is unrecognized (must be of type Deployment): couldn't get version/kind; json parse error: {expect} ({shown})"
+        );
+        assert_eq!((error.code, error.message), (400, expect));
+    };
+    check(Format::Json, "", "end", "empty request body");
+    check(Format::Json, "5", "number", r#""5""#);
+    check(Format::Json, "true", "bool", r#""true""#);
+    check(Format::Json, r#"["v1","Pod"]"#, "array", r#""[\"v1\",\"Pod\"]""#);
+    check(Format::Yaml, "5", "number", r#""5""#);
+    check(Format::Yaml, "- v1\n- Pod\n", "array", r#""- v1\n- Pod\n""#);
+    check(Format::Yaml, "just words", "string", r#""just words""#);
+}
+
+#[test]
+fn numbers_keep_all_their_digits() {
+    // Each is one off from what a parser that rounds twice reads.
+    for text in [
+        "0.1",
+        "51.24817837550540",
+        "5.9164046613752675e-19",
+        "9007199254740993.0",
+        "4.35e22",
+        "2.2250738585072014e-308",
+    ] {
+        let number: f64 = text.parse().unwrap();
+        let body = format!(r#"{{"spec":{{"x":{text}}}}}"#);
+        let read = object(body.as_bytes(), Format::Json, Target::new("example.com/v1", "Foo")).unwrap();
+        assert_eq!(read.value["spec"]["x"].as_f64(), Some(number), "{text}");
+        let stored: Value = serde_json::from_str(&read.value.to_string()).unwrap();
+        assert_eq!(stored, read.value, "{text}");
+    }
+    // Reading is the inverse of writing for numbers of every size.
+    let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..10_000 {
+        bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let number = f64::from_bits(bits);
+        if number.is_finite() {
+            let text = serde_json::to_string(&number).unwrap();
+            assert_eq!(serde_json::from_str::<f64>(&text).unwrap().to_bits(), number.to_bits(), "{text}");
+        }
+    }
+}
+
+#[test]
 fn values_get_the_form_that_go_writes() {
     let pod = Target::new("v1", "Pod");
     let body = json!({"metadata": {"name": "a", "creationTimestamp": null, "labels": {}, "generation": 0,

@@ -3,6 +3,16 @@
 //!
 //! [`Structural::parse`] reads an `openAPIV3Schema` as the API server keeps it (already decoded, so its types are right).
 
+mod default;
+mod embedded;
+mod formats;
+mod list_type;
+mod prune;
+mod validate;
+
+pub use formats::is_known as is_known_format;
+pub use validate::Validator;
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 

@@ -6,9 +6,13 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, Full};
+use std::time::Duration;
 
 /// Bytes of a request's body. Upstream: `--max-request-bytes`' default for writes.
 pub const BODY_BYTES_MAX: usize = 3 << 20;
+
+/// How long a request's body may take to arrive. Upstream: `--request-timeout`.
+const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A body that is there already.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
@@ -18,8 +22,15 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// Reads a whole body.
 ///
 /// # Errors
-/// 413 over the bound, 400 where the client broke off.
+/// 413 over the bound, 400 where the client broke off, 504 where it does not go on.
 pub async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Status> {
+    let whole = tokio::time::timeout(BODY_TIME_MAX, read_all(body, bytes_max));
+    whole.await.unwrap_or_else(|_| {
+        Err(Status::timeout(format!("the body of the request did not arrive within {BODY_TIME_MAX:?}")))
+    })
+}
+
+async fn read_all(body: Body, bytes_max: usize) -> Result<Bytes, Status> {
     let mut body = std::pin::pin!(body);
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
@@ -70,4 +81,20 @@ pub fn unsupported(accepted: &str) -> Status {
             "the body of the request was in an unknown format - accepted media types include: {accepted}"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::StreamBody;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_go_on_is_given_up() {
+        let first = futures::stream::iter([Ok(http_body::Frame::data(Bytes::from_static(b"{")))]);
+        let body = StreamBody::new(futures::StreamExt::chain(first, futures::stream::pending()));
+        let began = tokio::time::Instant::now();
+        let status = read(body.boxed_unsync(), BODY_BYTES_MAX).await.unwrap_err();
+        assert_eq!((status.code, status.reason), (504, Reason::Timeout));
+        assert_eq!(began.elapsed(), BODY_TIME_MAX);
+    }
 }

@@ -139,7 +139,7 @@ impl Framer {
                 self.has_columns = true;
                 let rows = match kind {
                     EventKind::Bookmark => vec![json!({
-                        "cells": vec![Value::Null; self.resource.columns.len() + 1],
+                        "cells": vec![Value::Null; table::width(&self.resource)],
                         "object": table::metadata_only(&value, version),
                     })],
                     _ => vec![table::row(&self.resource, &value, self.include, version, Timestamp::now())],

@@ -91,6 +91,17 @@ pub fn not_acceptable() -> Status {
     )
 }
 
+/// Whether an answer that has no metadata, and so can be neither rows nor metadata, may be sent as it is.
+pub fn accepts_object(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    accept.is_empty()
+        || accept
+            .split(',')
+            .take(CLAUSES_MAX)
+            .map(Clause::parse)
+            .any(|clause| clause.shape == Some(Shape::Object))
+}
+
 fn negotiated(accept: &str, has_protobuf: bool) -> Option<(Media, Shape)> {
     let mut clauses: Vec<Clause<'_>> = accept.split(',').take(CLAUSES_MAX).map(Clause::parse).collect();
     // Stable: equally good ones stay in the client's order.
@@ -183,6 +194,9 @@ mod tests {
             Some((Media::Json, Shape::Metadata("v1"))),
         );
         check("text/html", None);
+        let plain = |accept: &str| accepts_object(&HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]));
+        assert!(!plain("application/json;as=Table;v=v1;g=meta.k8s.io"));
+        assert!(plain("application/json;as=Table;v=v1;g=meta.k8s.io,application/json") && plain(""));
         check("text/html, */*;q=0.1", Some((Media::Json, Shape::Object)));
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Destination {
     pub(crate) address: IpAddr,
     pub(crate) port: u16,
     pub(crate) tls: Option<Arc<ClientConfig>>,
+    /// Whom the certificate must name, where that is not the address.
+    pub(crate) name: Option<String>,
 }
 
 /// Why no answer came.
@@ -63,7 +65,11 @@ async fn open(to: &Destination) -> Result<Box<dyn Io>, DialError> {
     let _ = stream.set_nodelay(true);
     let Some(config) = &to.tls else { return Ok(Box::new(stream)) };
     let connector = tokio_rustls::TlsConnector::from(config.clone());
-    let name = ServerName::IpAddress(to.address.into());
+    let name = match &to.name {
+        Some(name) => ServerName::try_from(name.clone())
+            .map_err(|error| DialError::Tls { source: std::io::Error::other(error) })?,
+        None => ServerName::IpAddress(to.address.into()),
+    };
     let stream = connector.connect(name, stream).await.map_err(|source| DialError::Tls { source })?;
     Ok(Box::new(stream))
 }
@@ -262,6 +268,35 @@ pub(crate) fn tls_unverified() -> Result<Arc<ClientConfig>, rustls::Error> {
     Ok(Arc::new(config))
 }
 
+/// TLS towards who has a certificate below `roots`, or towards whoever is there; `shown` is a certificate of ours and its
+/// key, in PEM.
+///
+/// # Errors
+/// See [`TlsError`].
+pub(crate) fn tls_towards(
+    roots: Option<Vec<CertificateDer<'static>>>,
+    shown: Option<(&str, &str)>,
+) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = match roots {
+        Some(certificates) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add_parsable_certificates(certificates);
+            builder.with_root_certificates(roots)
+        }
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
+    };
+    let Some((chain, key)) = shown else { return Ok(builder.with_no_client_auth()) };
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| TlsError::Pem { what: "client certificate", source })?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+        .map_err(|source| TlsError::Pem { what: "client key", source })?;
+    Ok(builder.with_client_auth_cert(chain, key)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,7 +315,7 @@ mod tests {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        let to = Destination { address: [10, 0, 0, 1].into(), port: 10250, tls: None };
+        let to = Destination { address: [10, 0, 0, 1].into(), port: 10250, name: None, tls: None };
         let own = forwarded(&headers, &to);
         let mut names: Vec<_> =
             own.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();

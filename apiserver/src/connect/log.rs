@@ -2,7 +2,7 @@
 
 use super::dial::{self, DialError};
 use super::node::Nodes;
-use super::pod;
+use super::{pod, websocket};
 use crate::Response;
 use crate::codec::body::full;
 use crate::hooks::{Call, Handler};
@@ -49,7 +49,11 @@ impl Log {
         if !matches!(response.status().as_u16(), 200..=206) {
             return Err(explanation(response, name).await);
         }
-        text.body(dial::answer(response).into_body()).map_err(Status::internal)
+        let body = dial::answer(response).into_body();
+        if websocket::is_wanted(call.request.headers()) {
+            return websocket::send(call.request, body, self.0.permit()?);
+        }
+        text.body(body).map_err(Status::internal)
     }
 }
 

@@ -10,6 +10,7 @@ mod node;
 mod pod;
 pub mod proxy;
 mod stream;
+mod websocket;
 
 pub use dial::tls;
 pub use log::Log;

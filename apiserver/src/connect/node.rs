@@ -51,7 +51,7 @@ impl Nodes {
                 node["status"]["addresses"]
             ))
         })?;
-        Ok(Destination { address, port, tls: Some(self.tls.load_full()) })
+        Ok(Destination { address, port, tls: Some(self.tls.load_full()), name: None })
     }
 
     /// A place among the streams.

@@ -1,8 +1,10 @@
 //! Definitions of kinds whose schema users gave. Upstream: `apiextensions-apiserver/pkg/controller/openapi/{builder,v2}`.
 
+use super::descriptions::Descriptions;
 use super::form::{EXTENSION_KIND, Form, META, custom_name, kind_of};
 use api::Resource;
 use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 
 const UNKNOWN: &str = "x-kubernetes-preserve-unknown-fields";
 const EMBEDDED: &str = "x-kubernetes-embedded-resource";
@@ -45,6 +47,21 @@ const FORMATS: &[&str] = &[
     "k8s-long-name",
 ];
 
+/// What a field that every kind has is for, in the words of a published kind.
+fn common(field: &str) -> &'static str {
+    const KIND: &str = "io.k8s.api.core.v1.ConfigMap";
+    static TEXTS: LazyLock<[String; 3]> = LazyLock::new(|| {
+        let mut descriptions = Descriptions::new();
+        descriptions.add(KIND);
+        ["apiVersion", "kind", "metadata"].map(|field| descriptions.of_field(KIND, field).unwrap_or_default())
+    });
+    match field {
+        "apiVersion" => &TEXTS[0],
+        "kind" => &TEXTS[1],
+        _ => &TEXTS[2],
+    }
+}
+
 /// The definitions of a row's kind and of its list.
 pub(super) fn definitions(form: Form, resource: &Resource, schema: Option<&Value>) -> Vec<(String, Value)> {
     let Resource { group, version, kind, list_kind, .. } = resource;
@@ -54,9 +71,9 @@ pub(super) fn definitions(form: Form, resource: &Resource, schema: Option<&Value
         "type": "object",
         "required": ["items"],
         "properties": {
-            "apiVersion": {"type": "string", "description": "The version of the schema that the list follows."},
+            "apiVersion": {"type": "string", "description": common("apiVersion")},
             "items": {"type": "array", "description": format!("The objects of kind {kind}."), "items": form.reference(&name)},
-            "kind": {"type": "string", "description": "The kind of the list, in CamelCase."},
+            "kind": {"type": "string", "description": common("kind")},
             "metadata": described(form, &format!("{META}.ListMeta"), "Standard list metadata."),
         },
         EXTENSION_KIND: [kind_of(group, version, list_kind)],
@@ -88,15 +105,10 @@ fn object(form: Form, schema: Option<&Value>) -> Value {
 
 /// `apiVersion`, `kind` and `metadata`, which every object has.
 fn add_meta(form: Form, schema: &mut Value) {
-    let texts = [
-        ("apiVersion", "The version of the schema that this object follows, such as v1 or apps/v1."),
-        ("kind", "What this object is, in CamelCase."),
-    ];
-    for (name, text) in texts {
-        schema["properties"][name] = json!({"type": "string", "description": text});
+    for name in ["apiVersion", "kind"] {
+        schema["properties"][name] = json!({"type": "string", "description": common(name)});
     }
-    let text = "Standard object metadata.";
-    schema["properties"]["metadata"] = described(form, &format!("{META}.ObjectMeta"), text);
+    schema["properties"]["metadata"] = described(form, &format!("{META}.ObjectMeta"), common("metadata"));
 }
 
 /// Runs over a schema and every schema in it, outermost first.
@@ -207,6 +219,13 @@ mod tests {
         let third = object(Form::V3, Some(&schema));
         assert_eq!(third["properties"]["a"]["nullable"], true);
         assert!(third["properties"]["b"]["items"]["oneOf"].is_array());
+    }
+
+    #[test]
+    fn common_fields_are_described() {
+        assert!(common("apiVersion").starts_with("APIVersion defines"), "{}", common("apiVersion"));
+        assert!(common("kind").starts_with("Kind is"), "{}", common("kind"));
+        assert!(common("metadata").starts_with("Standard object"), "{}", common("metadata"));
     }
 
     #[test]

@@ -96,6 +96,8 @@ const ROOTS: &[Root] = roots![
     kube_aggregator::pkg::apis::apiregistration::v1::APIService,
     apimachinery::pkg::apis::meta::v1::DeleteOptions,
     apimachinery::pkg::apis::meta::v1::Status,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::ListMeta,
 ];
 
 /// Descriptions of the types that were asked for.
@@ -158,6 +160,15 @@ pub(super) fn list_of(schema: &Schema, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metadata_is_described_alone() {
+        let mut descriptions = Descriptions::new();
+        let name = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+        descriptions.add(name);
+        let text = descriptions.of_field(name, "creationTimestamp").unwrap_or_default();
+        assert!(text.starts_with("CreationTimestamp is a timestamp"), "{text}");
+    }
 
     #[test]
     fn fields_are_described() {

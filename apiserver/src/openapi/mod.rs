@@ -14,7 +14,7 @@ mod protobuf;
 
 use crate::hooks::{Call, Handler};
 use crate::path::Query;
-use crate::registry::Table;
+use crate::registry::{Delegate, Table};
 use crate::{Response, health};
 use api::schema::Schema;
 use api::{Resource, Status};
@@ -101,6 +101,11 @@ impl Handler for OpenApi {
                 _ => return Err(Status::no_such_path()),
             };
             let table = Arc::clone(&call.server.registry().table());
+            if let Wanted::Third(path) = &wanted
+                && let Some(delegate) = delegate_of(&table, path)
+            {
+                return delegate.handler.clone().handle(call).await;
+            }
             let (own, asked) = (self.clone(), wanted.clone());
             // Making a document takes up to a second of computing: not on a thread that serves others.
             let made = tokio::task::spawn_blocking(move || own.document(&table, &asked)).await;
@@ -237,7 +242,7 @@ impl OpenApi {
                 self.kept.lock().published = Some(published.clone());
                 second(&published, &rows, *protobuf)?
             }
-            Wanted::Third(path) if path.is_empty() => index(&rows),
+            Wanted::Third(path) if path.is_empty() => index(&rows, table),
             Wanted::Third(path) => third(path, &rows)?,
         };
         let mut kept = self.kept.lock();
@@ -259,12 +264,18 @@ fn third_hash<'a>(rows: impl Iterator<Item = &'a Resource>) -> String {
     crate::auth::hex(context.finish().as_ref()).to_uppercase()
 }
 
-fn index(rows: &[&Resource]) -> Document {
+/// Who serves the group version of a path (`apis/GROUP/VERSION`), where that is another server.
+fn delegate_of<'t>(table: &'t Table, path: &str) -> Option<&'t Delegate> {
+    let (group, version) = path.strip_prefix("apis/")?.split_once('/')?;
+    table.delegate(group, version).filter(|delegate| delegate.is_available)
+}
+
+fn index(rows: &[&Resource], table: &Table) -> Document {
     let mut groups: BTreeMap<String, Vec<&Resource>> = BTreeMap::new();
     for row in rows {
         groups.entry(document_path(&row.group, &row.version)).or_default().push(row);
     }
-    let paths: Map<String, Value> = groups
+    let mut paths: Map<String, Value> = groups
         .into_iter()
         .map(|(path, rows)| {
             let hash = third_hash(rows.into_iter());
@@ -272,6 +283,12 @@ fn index(rows: &[&Resource]) -> Document {
             (path, json!({"serverRelativeURL": url}))
         })
         .collect();
+    // What other servers say may change at any time: without a hash nobody keeps it.
+    for (group, version, _) in table.delegates().filter(|(.., delegate)| delegate.is_available) {
+        let path = document_path(group, version);
+        let url = format!("/openapi/v3/{path}");
+        paths.insert(path, json!({"serverRelativeURL": url}));
+    }
     let text = json!({"paths": paths}).to_string();
     Document { compressed: compress(text.as_bytes()).into(), hash: hash(text.as_bytes()) }
 }

@@ -34,7 +34,7 @@ fn the_second_form_is_whole() {
 fn the_third_form_is_whole_and_its_index_names_it() {
     let rows = rows();
     let rows: Vec<_> = rows.iter().collect();
-    let index = text(&index(&rows));
+    let index = text(&index(&rows, &Table::default()));
     let paths = index["paths"].as_object().unwrap();
     assert_eq!(paths.keys().collect::<Vec<_>>(), ["api/v1", "apis/apps/v1", "apis/stable.example.com/v1"]);
     for (path, entry) in paths {

@@ -80,9 +80,8 @@ pub(crate) async fn insert(
     let mut request = scope.admission(Operation::Create, &name, object, None, &option_value, options.dry_run);
     // Held until the write is visible.
     let _held = scope.server.exclusive(&request).await;
-    scope.server.admit(&mut request).await?;
+    scope.admit(&mut request).await?;
     let admitted = std::mem::take(&mut request.object);
-    scope.note(request.warnings, request.annotations);
 
     let generated =
         metadata::text(&admitted, "name").is_empty() && !metadata::text(&admitted, "generateName").is_empty();
@@ -139,9 +138,8 @@ async fn insert_once(
     scope.note(outcome.warnings, Default::default());
 
     let mut request = scope.admission(Operation::Create, &name, object, None, option_value, options.dry_run);
-    scope.server.validate(&mut request).await?;
+    scope.validate(&mut request).await?;
     let object = std::mem::take(&mut request.object);
-    scope.note(request.warnings, request.annotations);
 
     let key = scope.object_name(&name);
     if options.dry_run {

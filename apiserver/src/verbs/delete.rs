@@ -111,17 +111,26 @@ async fn remove_named(
 ) -> Result<Removed, Status> {
     let mut options = options.clone();
     options.grace_seconds = options.grace_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds });
+    let mut marked: Option<Removed> = None;
     for _ in 0..ATTEMPTS_MAX {
-        let Some(item) = scope.cache()?.get(namespace, name) else { return Err(scope.not_found(name)) };
-        if let Some(removed) = attempt(scope, &item, &mut options).await? {
+        let found = scope.cache()?.get(namespace, name);
+        // Between our mark and our removal whoever ends the object (a node) may remove it: that is what was asked for.
+        let found = found.filter(|item| marked.as_ref().is_none_or(|own| *own.uid == *item.object.meta.uid));
+        let Some(item) = found else { return marked.ok_or_else(|| scope.not_found(name)) };
+        if let Some(removed) = attempt(scope, &item, &mut options, &mut marked).await? {
             return Ok(removed);
         }
     }
     Err(Status::modified(scope.entry.resource.id(), name))
 }
 
-/// One try; `None` where somebody else wrote in between.
-async fn attempt(scope: &Scope, item: &Item, options: &mut DeleteOptions) -> Result<Option<Removed>, Status> {
+/// One try; `None` where somebody else wrote in between. `marked` is what is answered if the object is gone then.
+async fn attempt(
+    scope: &Scope,
+    item: &Item,
+    options: &mut DeleteOptions,
+    marked: &mut Option<Removed>,
+) -> Result<Option<Removed>, Status> {
     let strategy = &scope.entry.resource.strategy;
     let key = item.object.meta.key.clone();
     let old = value_of(&*scope.entry.present(item).await?)?;
@@ -168,9 +177,13 @@ async fn attempt(scope: &Scope, item: &Item, options: &mut DeleteOptions) -> Res
     if !goes_now {
         return Ok(Some(Removed { is_gone: false, shown: Some(last), uid }));
     }
+    let gone = |last| Removed { is_gone: true, shown: strategy.returns_deleted().then_some(last), uid };
     match scope.write(&key, Expect::At(at), None, false).await {
-        Ok(_) => Ok(Some(Removed { is_gone: true, shown: strategy.returns_deleted().then_some(last), uid })),
-        Err(WriteError::Conflict) => Ok(None),
+        Ok(_) => Ok(Some(gone(last))),
+        Err(WriteError::Conflict) => {
+            *marked = Some(gone(last));
+            Ok(None)
+        }
         Err(WriteError::Refused(status)) => Err(status),
     }
 }
@@ -204,10 +217,8 @@ async fn admit(scope: &Scope, old: &Value, options: &DeleteOptions) -> Result<()
     if scope.entry.resource.is_namespaced() {
         request.namespace = metadata::text(old, "namespace");
     }
-    scope.server.admit(&mut request).await?;
-    scope.server.validate(&mut request).await?;
-    scope.note(request.warnings, request.annotations);
-    Ok(())
+    scope.admit(&mut request).await?;
+    scope.validate(&mut request).await
 }
 
 /// How an object ends.

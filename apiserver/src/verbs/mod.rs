@@ -134,6 +134,7 @@ impl Scope {
             now: self.now,
             warnings: Vec::new(),
             annotations: BTreeMap::new(),
+            reinvocation: Default::default(),
         }
     }
 
@@ -149,6 +150,26 @@ impl Scope {
             }
         }
         notes.annotations.extend(annotations);
+    }
+
+    /// The mutating half of admission. What it says is kept even where it refuses.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub(crate) async fn admit(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
+        let outcome = self.server.admit(request).await;
+        self.note(std::mem::take(&mut request.warnings), std::mem::take(&mut request.annotations));
+        outcome
+    }
+
+    /// The validating half of admission. What it says is kept even where it refuses.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub(crate) async fn validate(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
+        let outcome = self.server.validate(request).await;
+        self.note(std::mem::take(&mut request.warnings), std::mem::take(&mut request.annotations));
+        outcome
     }
 
     /// Adds a warning to the answer.

@@ -133,7 +133,7 @@ impl Change<'_> {
         // An action of the server itself went through admission with its own body.
         let is_raw = matches!(self.part, Part::Raw);
         if !is_raw {
-            scope.server.admit(&mut request).await?;
+            scope.admit(&mut request).await?;
         }
         let view = std::mem::take(&mut request.object);
         let mut new = self.part.merge(scope, &old, view, self.options)?;
@@ -145,12 +145,11 @@ impl Change<'_> {
         };
         request.object = shown;
         if !is_raw {
-            scope.server.validate(&mut request).await?;
+            scope.validate(&mut request).await?;
         }
         if self.part.is_object() {
             new = std::mem::take(&mut request.object);
         }
-        scope.note(std::mem::take(&mut request.warnings), std::mem::take(&mut request.annotations));
         self.keep(scope, item, new, &old, by_version).await
     }
 
@@ -166,7 +165,7 @@ impl Change<'_> {
         let version = metadata::text(view, "resourceVersion").to_owned();
         let old_version = metadata::text(old, "resourceVersion");
         if version.is_empty() || version == "0" {
-            if !resource.strategy.allow_unconditional_update() {
+            if self.part.is_object() && !resource.strategy.allow_unconditional_update() {
                 let mut errors = FieldErrors::default();
                 errors.invalid("metadata.resourceVersion", 0, "must be specified for an update");
                 return Err(Status::invalid(&resource.group, &resource.plural, self.name, errors));
@@ -212,7 +211,8 @@ impl Change<'_> {
             Part::Own(strategy) => strategy.update(new, old, &mut errors, &context)?,
             Part::Whole | Part::Scale { .. } => resource.strategy.update(new, old, &mut errors, &context)?,
         };
-        if !matches!(self.part, Part::Status) {
+        // An action (binding) is not a wish of the user: it counts no generation, as upstream's writes beside the strategy.
+        if !matches!(self.part, Part::Status | Part::Raw) {
             metadata::count_generation(resource, new, old);
         }
         metadata::validate_update(new, old, &mut errors);

@@ -1,8 +1,10 @@
 //! A server over the real engine in memory, spoken to in process as clients speak to it.
 #![allow(dead_code)] // every test binary uses its own part
 
+pub mod tls;
+
 use api::{Resource, UserInfo};
-use apiserver::{Body, Config, Server};
+use apiserver::{Body, Builder, Config, Server};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use std::sync::Arc;
@@ -81,8 +83,13 @@ impl Api {
 
     /// A server of these rows with these bounds.
     pub async fn with(rows: Vec<Resource>, config: Config) -> Self {
+        Self::built(|builder| builder.resources(rows).config(config)).await
+    }
+
+    /// A server with what is plugged in here.
+    pub async fn built(plug: impl FnOnce(Builder) -> Builder) -> Self {
         let store = Embedded::memory().unwrap();
-        let server = Server::builder(store.clone()).resources(rows).config(config).build().await.unwrap();
+        let server = plug(Server::builder(store.clone())).build().await.unwrap();
         Self { server, store }
     }
 

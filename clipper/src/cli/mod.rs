@@ -1,7 +1,11 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 usage, 3 another instance owns the data directory.
 
+mod apart;
+mod backup;
 mod down;
+mod image;
 mod up;
+mod why;
 
 use crate::config::Flags;
 use crate::instance::InstanceError;
@@ -29,20 +33,27 @@ enum Command {
     Server(Flags),
     /// A node that joins a control plane.
     Agent(Flags),
+    /// The scheduler alone, for an API server elsewhere.
+    Scheduler(apart::Apart),
+    /// The controllers alone, for an API server elsewhere.
+    Controllers(apart::Controllers),
     /// Stops what runs in a data directory and removes everything it made.
     Down(Down),
     /// Images of this node.
-    Image(Rest),
+    Image(image::Image),
     /// The command line of Kubernetes.
     Kubectl(Rest),
     /// The command line of Knative.
     Kn(Rest),
     /// Says why an object is not what its spec asks.
-    Why(Rest),
+    Why(why::Why),
+    /// What the sample application's pods run.
+    #[command(hide = true)]
+    DemoApp,
     /// A consistent copy of the store, while running.
-    Backup(Rest),
+    Backup(backup::Copy),
     /// Puts a copy of the store back.
-    Restore(Rest),
+    Restore(backup::Copy),
 }
 
 #[derive(Args)]
@@ -79,20 +90,19 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let missing = |name: &str, _: &Rest| Err(Failure::Missing(name.to_owned()));
     let done = match &cli.command {
-        Command::Up(up) => resolve(&up.flags).and_then(|_| {
-            Err(Failure::Missing(if up.demo { "up --demo".to_owned() } else { "up".to_owned() }))
-        }),
-        Command::Server(flags) => {
-            resolve(flags).and_then(|config| up::server(&config).map_err(Failure::from))
-        }
+        Command::Up(up) => run_part(&up.flags, if up.demo { up::Part::Demo } else { up::Part::Up }),
+        Command::Server(flags) => run_part(flags, up::Part::Server),
+        Command::DemoApp => crate::demo::app::run().map_err(Failure::from),
         Command::Agent(flags) => resolve(flags).and_then(|_| Err(Failure::Missing("agent".to_owned()))),
+        Command::Scheduler(own) => run_apart(own, || apart::scheduler(own)),
+        Command::Controllers(own) => run_apart(&own.apart, || apart::controllers(own)),
         Command::Down(down) => down::run(down).map_err(Failure::from),
-        Command::Image(rest) => missing("image", rest),
+        Command::Image(image) => image::run(image).map_err(Failure::from),
         Command::Kubectl(rest) => missing("kubectl", rest),
         Command::Kn(rest) => missing("kn", rest),
-        Command::Why(rest) => missing("why", rest),
-        Command::Backup(rest) => missing("backup", rest),
-        Command::Restore(rest) => missing("restore", rest),
+        Command::Why(own) => why::run(own).map_err(Failure::from),
+        Command::Backup(copy) => backup::backup(copy).map_err(Failure::from),
+        Command::Restore(copy) => backup::restore(copy).map_err(Failure::from),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,6 +111,15 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             failure.code()
         }
     }
+}
+
+fn run_part(flags: &Flags, part: up::Part) -> Result<(), Failure> {
+    Ok(up::run(&resolve(flags)?, part)?)
+}
+
+fn run_apart(own: &apart::Apart, run: impl FnOnce() -> anyhow::Result<()>) -> Result<(), Failure> {
+    own.start_log().map_err(Failure::Usage)?;
+    Ok(run()?)
 }
 
 /// Why a command did not do what it was asked.
@@ -205,7 +224,7 @@ mod tests {
         let config = up.flags.resolve("host").unwrap();
         assert_eq!((config.api_port, config.verbose), (7443, 2));
         let endpoints = vec!["http://a".to_owned(), "http://b".to_owned()];
-        assert_eq!(config.store, crate::config::StoreChoice::Etcd { endpoints });
+        assert_eq!(config.store, crate::config::StoreChoice::Etcd { endpoints, ca: None, identity: None });
     }
 
     #[test]

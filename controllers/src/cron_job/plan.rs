@@ -2,8 +2,9 @@
 
 use super::schedule::Schedule;
 use crate::job::is_finished;
-use crate::owner::{controller_reference, name_of};
+use crate::owner::name_of;
 use api::Timestamp;
+use client::controller_reference;
 use client::{EventType, time};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;

@@ -5,9 +5,10 @@
 use super::revision::{self, REVISION};
 use super::status;
 use crate::number::scaled;
-use crate::owner::{controller_reference, name_of};
+use crate::owner::name_of;
 use crate::template::{self, POD_TEMPLATE_HASH};
 use api::Timestamp;
+use client::controller_reference;
 use client::{EventType, time};
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{

@@ -2,7 +2,8 @@
 
 use super::pack::Groups;
 use crate::backend::{Backend, is_headless};
-use crate::owner::{controller_reference, name_of};
+use crate::owner::name_of;
+use client::controller_reference;
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,

@@ -5,9 +5,10 @@
 use crate::endpoint_slice::pack::{Groups, Writes, pack};
 use crate::endpoint_slice::plan::{MANAGED_BY, SERVICE_NAME};
 use crate::endpoint_slice::{of_slice, slices_of, write};
-use crate::owner::{controller_reference, name_of};
+use crate::owner::name_of;
 use crate::pod::{annotation, is_namespace_terminating, label};
 use api::ObjectName;
+use client::controller_reference;
 use client::{Context, Controller, Error, Next};
 use k8s_openapi::api::core::v1::{EndpointAddress, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};

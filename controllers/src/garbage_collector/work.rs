@@ -4,6 +4,7 @@ use super::graph::{self, Graph, Known, Monitor, Task};
 use super::plan::{self, FOREGROUND, ORPHAN, Standing, State, Verdict};
 use api::object::Owner;
 use api::{Object, Status};
+use client::gone_is_fine;
 use client::{Context, DeleteParams, DynamicApi, Patch, Queue};
 use futures::future::join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -41,14 +42,6 @@ pub(crate) struct Worker {
     pub(crate) context: Arc<Context>,
     pub(crate) graph: Arc<Graph>,
     pub(crate) queue: Queue<Task>,
-}
-
-/// `NotFound` is what everybody here wants to reach.
-fn gone_is_fine<T>(result: Result<T, Status>) -> Result<(), Status> {
-    match result {
-        Err(status) if !status.is_not_found() => Err(status),
-        _ => Ok(()),
-    }
 }
 
 impl Worker {

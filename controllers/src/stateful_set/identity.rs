@@ -2,8 +2,9 @@
 //!
 //! Upstream: stateful_set_utils.go.
 
-use crate::owner::{Owner, controller_reference, name_of};
+use crate::owner::{Owner, name_of};
 use crate::pod;
+use client::controller_reference;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,

@@ -142,7 +142,7 @@ async fn read_message(stream: &mut TcpStream) -> std::io::Result<Message> {
 }
 
 /// The head of a reply to a query.
-fn reply_to(query: &Message, code: ResponseCode) -> Message {
+pub(crate) fn reply_to(query: &Message, code: ResponseCode) -> Message {
     let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
     reply.metadata.recursion_desired = query.metadata.recursion_desired;
     reply.metadata.recursion_available = true;

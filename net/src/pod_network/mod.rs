@@ -15,6 +15,7 @@ mod bridge;
 mod ipam;
 mod namespace;
 mod rules;
+mod sockets;
 #[cfg(test)]
 mod tests;
 

@@ -85,10 +85,18 @@ fn leave_network_namespace() -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
+/// A pod's hardware address follows from its address: who remembers an earlier pod of this address (the machine's neighbour table keeps
+/// entries for minutes) reaches the new one.
+fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x0a, 0x58, a, b, c, d]
+}
+
 /// One link: an end at the bridge, and one in the namespace.
 async fn link(plan: &Plan, outside: &Handle, namespace: &File) -> Result<(), Error> {
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(POD_INTERFACE)
+        .address(hardware_address(plan.address).to_vec())
         .setns_by_fd(namespace.as_raw_fd())
         .mtu(plan.mtu)
         .build();

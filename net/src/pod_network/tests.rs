@@ -111,6 +111,30 @@ fn ports_of_the_machine_lead_to_the_pod_that_has_them() {
 }
 
 #[test]
+fn a_pod_with_the_address_of_an_earlier_one_is_reached_at_once() {
+    in_namespaces(|| async {
+        let folder = tempfile::tempdir().expect("a folder");
+        // So few addresses that the second pod gets the first one's.
+        let few = Options {
+            node_cidr: "10.42.0.0/30".parse().expect("a range"),
+            warm_len: 0,
+            ..options(folder.path(), "a")
+        };
+        let network = PodNetwork::open(few).await.expect("a network");
+        let mut addresses = Vec::new();
+        for name in ["one", "two"] {
+            let pod = network.attach(name, &[]).await.expect("a pod");
+            serve_in(&pod.namespace_path, name, 80).await;
+            let gateway = network.gateway();
+            assert_eq!(ask(at(pod.address, 80)).expect("an answer"), format!("{name} {gateway}"));
+            network.detach(name).await.expect("a detached pod");
+            addresses.push(pod.address);
+        }
+        assert_eq!(addresses[0], addresses[1]);
+    });
+}
+
+#[test]
 fn a_restart_takes_over_what_is_there() {
     in_namespaces(|| async {
         let folder = tempfile::tempdir().expect("a folder");
@@ -187,5 +211,28 @@ fn a_full_range_says_so_and_goes_on_when_there_is_room() {
         assert!(matches!(refused, Err(Error::NoAddress { .. })), "{refused:?}");
         network.detach("3").await.expect("a detached pod");
         network.attach("5", &[]).await.expect("a pod");
+    });
+}
+
+#[test]
+fn this_process_listens_and_connects_within_a_pod() {
+    in_namespaces(|| async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let network = PodNetwork::open(options(folder.path(), "a")).await.expect("a network");
+        let one = network.attach("one", &[]).await.expect("a pod");
+        let two = network.attach("two", &[]).await.expect("a pod");
+        let listener = network.listen("one", 8012).await.expect("a listener");
+        let listener = tokio::net::TcpListener::from_std(listener).expect("a listener of tokio's");
+        let accepting = tokio::spawn(async move { listener.accept().await.map(|(_, from)| from.ip()) });
+        within(&two.namespace_path, move || {
+            std::net::TcpStream::connect(at(one.address, 8012)).expect("pod to pod");
+        })
+        .await;
+        assert_eq!(accepting.await.expect("a task").expect("a connection"), two.address);
+        serve_in(&two.namespace_path, "two", 80).await;
+        let connected = network.connect("two", 80).await.expect("a connection");
+        assert_eq!(connected.peer_addr().expect("a peer"), at(Ipv4Addr::LOCALHOST, 80));
+        let gone = network.listen("three", 8012).await.expect_err("no such pod");
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     });
 }

@@ -8,10 +8,10 @@ mod command;
 mod logs;
 mod machine_logs;
 mod port_forward;
-mod spdy;
+pub(crate) mod spdy;
 mod streams;
 mod usage;
-mod websocket;
+pub(crate) mod websocket;
 
 use crate::context::{NodeContext, PodView};
 use crate::kubelet::Error;
@@ -85,7 +85,7 @@ pub(crate) async fn serve(
     let address = options.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let server = Arc::new(Server { node, pods, gate: Gate::default(), rates: usage::Rates::default() });
-    let acceptor = TlsAcceptor::from(options.tls);
+    let tls = options.tls;
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
@@ -106,7 +106,7 @@ pub(crate) async fn serve(
                     continue;
                 }
             };
-            let (server, acceptor) = (server.clone(), acceptor.clone());
+            let (server, acceptor) = (server.clone(), TlsAcceptor::from(tls.borrow().clone()));
             tokio::spawn(async move {
                 let _place = place;
                 server.connection(stream, acceptor).await;
@@ -213,6 +213,8 @@ impl Server {
     fn config(&self) -> Response<Body> {
         let options = &self.node.options;
         let dns: Vec<String> = options.cluster_dns.iter().map(IpAddr::to_string).collect();
+        let disk = crate::node_object::disk(&options.volume_directory).unwrap_or_default();
+        let disk_bytes_min = options.eviction.disk_bytes_min(disk.bytes);
         json_answer(&json!({"kubeletconfig": {
             "clusterDNS": dns,
             "clusterDomain": options.cluster_domain,
@@ -224,7 +226,7 @@ impl Server {
             "systemReserved": options.reserved,
             "evictionHard": {
                 "memory.available": options.eviction.memory_bytes_min.to_string(),
-                "nodefs.available": format!("{}%", options.eviction.disk_percent_min),
+                "nodefs.available": disk_bytes_min.to_string(),
                 "nodefs.inodesFree": format!("{}%", options.eviction.inodes_percent_min),
             },
             "imageGCHighThresholdPercent": options.eviction.image_percent_high,

@@ -32,7 +32,7 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    fn encode(self, channel: u8, data: &[u8]) -> Message {
+    pub(crate) fn encode(self, channel: u8, data: &[u8]) -> Message {
         match self {
             Self::Binary => {
                 let mut message = BytesMut::with_capacity(data.len() + 1);
@@ -45,7 +45,7 @@ impl Encoding {
     }
 
     /// Channel and data. `None` where the message has no channel.
-    fn decode(self, message: Message) -> Option<(u8, Bytes)> {
+    pub(crate) fn decode(self, message: Message) -> Option<(u8, Bytes)> {
         let mut data = message.into_data();
         if data.is_empty() {
             return None;

@@ -3,6 +3,7 @@
 
 mod conditions;
 mod containers;
+pub(crate) mod ended;
 mod patch;
 mod phase;
 

@@ -241,6 +241,14 @@ pub(crate) fn mount_memory_root(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// Unmounts what [`mount_memory_root`] mounted. May be repeated.
+pub(crate) fn unmount_memory_root(path: &Path) -> std::io::Result<()> {
+    while empty_dir::is_mount_point(path) {
+        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)?;
+    }
+    Ok(())
+}
+
 /// The largest file that is read out of a volume for a variable.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 

@@ -207,14 +207,16 @@ impl Worker {
             if shown_until > now {
                 return self.wake_by(shown_until);
             }
-            let mut message = format!("Back-off pulling image \"{}\"", container.image());
+            let Some(error) = self.pull_errors.get(container.image()) else {
+                // No registry was asked: what stands there stays until the next look.
+                return self.wake_by(until);
+            };
+            let message = format!("Back-off pulling image \"{}\"", container.image());
             if self.told_back_off.insert(format!("pull {name}"), until) != Some(until) {
                 self.node.container_event(&self.def, container, false, "BackOff", message.clone());
                 self.node.container_event(&self.def, container, true, "Failed", "Error: ImagePullBackOff");
             }
-            if let Some(error) = self.pull_errors.get(container.image()) {
-                message = format!("{message}: {error}");
-            }
+            let message = format!("{message}: {error}");
             self.waiting.insert(name, WaitReason { reason: "ImagePullBackOff".to_owned(), message });
             return self.wake_by(until);
         }
@@ -246,13 +248,15 @@ impl Worker {
             Err(reason) => {
                 let text = format!("Error: {}", reason.reason);
                 self.node.container_event(&self.def, &container, true, "Failed", text);
-                if !tried.failed_pull {
-                    // What no registry can change is looked at again as seldom as a failed pull.
-                    tracing::debug!(container = name, reason = reason.reason, "an image cannot be had");
-                }
+                // What no registry can change is looked at again as seldom as a failed pull, but keeps its reason.
                 self.pull_back_off.next(container.image(), now, now);
-                self.pull_errors
-                    .insert(container.image().to_owned(), format!("{}: {}", reason.reason, reason.message));
+                match tried.failed_pull {
+                    true => self.pull_errors.insert(
+                        container.image().to_owned(),
+                        format!("{}: {}", reason.reason, reason.message),
+                    ),
+                    false => self.pull_errors.remove(container.image()),
+                };
                 self.waiting.insert(name.to_owned(), reason);
             }
         }

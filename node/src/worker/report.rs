@@ -44,6 +44,9 @@ impl Worker {
             host_addresses: &self.node.host_addresses,
             now,
         });
+        if self.stage >= Stage::Released {
+            status::ended::settle(&self.def, &mut status);
+        }
         if self.rejected {
             (status.container_statuses, status.init_container_statuses) = (None, None);
         }

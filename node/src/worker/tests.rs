@@ -82,6 +82,9 @@ impl Runtime for Recorder {
             }),
         }
     }
+    fn resolve_image<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String>> {
+        unsupported("resolve")
+    }
     fn import_images<'a>(&'a self, _: &'a std::path::Path) -> BoxFuture<'a, Result<Vec<Image>>> {
         unsupported("import")
     }
@@ -519,6 +522,22 @@ async fn an_image_that_cannot_be_had_is_told_and_tried_again() {
     bench.until(waits("ErrImagePull")).await;
     let status = bench.until(waits("ImagePullBackOff")).await;
     assert_eq!(status["phase"], "Pending");
+    bench.recorder.script.lock().missing_image = false;
+    bench.until(ready).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_may_not_be_pulled_keeps_its_reason() {
+    let bench = Bench::new();
+    bench.recorder.script.lock().missing_image = true;
+    let mut pod = spec("Always", &["a"]);
+    pod["containers"][0]["imagePullPolicy"] = json!("Never");
+    let _worker = bench.start(pod, Observed::default());
+    let waits = |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
+    bench.until(|status| waits(status) == "ErrImageNeverPull").await;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let written: Vec<_> = bench.server.lock().writes.iter().map(waits).collect();
+    assert!(!written.iter().any(|reason| reason == "ImagePullBackOff"), "{written:?}");
     bench.recorder.script.lock().missing_image = false;
     bench.until(ready).await;
 }

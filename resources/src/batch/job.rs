@@ -18,11 +18,7 @@ pub(crate) fn resource() -> Resource {
     let [containers, images] = container_columns();
     Resource::new("batch", "v1", "Job", "jobs", Scope::Namespaced)
         .categories(&["all"])
-        .fields(vec![Field {
-            name: "status.successful".to_owned(),
-            pointer: "/status/succeeded".to_owned(),
-            missing: "0",
-        }])
+        .fields(vec![Field::at("status.successful", "/status/succeeded").missing("0")])
         .columns(vec![
             Column::computed("Status", |o, _| shown_status(o).into()),
             Column::computed("Completions", |o, _| completions(o).into()),

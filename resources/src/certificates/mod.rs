@@ -4,6 +4,7 @@ mod pem;
 mod signing_request;
 mod trust_bundle;
 
+pub(crate) use signing_request::organizations;
 pub(crate) use trust_bundle::bundle_name_faults;
 
 use crate::cells::{NONE, list, text};

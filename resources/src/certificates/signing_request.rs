@@ -282,13 +282,28 @@ fn check_conditions(conditions: &[CertificateSigningRequestCondition], errors: &
     }
 }
 
-/// A PEM block with a request that is signed with its own key.
-fn check_request(pem_text: &[u8]) -> Result<(), &'static str> {
+/// The DER of the PEM block of a request.
+fn request_der(pem_text: &[u8]) -> Result<Vec<u8>, &'static str> {
     const NOT_PEM: &str = "PEM block type must be CERTIFICATE REQUEST";
     let text = std::str::from_utf8(pem_text).map_err(|_| NOT_PEM)?;
     let block = pem::blocks(text).into_iter().next().filter(|block| block.label == "CERTIFICATE REQUEST");
-    let block = block.ok_or(NOT_PEM)?;
-    X509CertificationRequest::from_der(&block.data).map(|_| ()).map_err(|_| "malformed certificate request")
+    Ok(block.ok_or(NOT_PEM)?.data)
+}
+
+const MALFORMED: &str = "malformed certificate request";
+
+/// A PEM block with a request that is signed with its own key.
+fn check_request(pem_text: &[u8]) -> Result<(), &'static str> {
+    X509CertificationRequest::from_der(&request_der(pem_text)?).map(|_| ()).map_err(|_| MALFORMED)
+}
+
+/// The organizations (the groups of a user) that a request names.
+pub(crate) fn organizations(pem_text: &[u8]) -> Result<Vec<String>, &'static str> {
+    let der = request_der(pem_text)?;
+    let (_, request) = X509CertificationRequest::from_der(&der).map_err(|_| MALFORMED)?;
+    let organizations = request.certification_request_info.subject.iter_organization();
+    // What is no text cannot be a group's name that anybody compares with.
+    Ok(organizations.filter_map(|own| own.as_str().ok()).map(str::to_owned).collect())
 }
 
 fn check_certificate(pem_text: &[u8]) -> Result<(), String> {

@@ -19,6 +19,9 @@ pub(crate) fn resource() -> Resource {
         .columns(vec![Column::computed("Endpoints", |o, _| addresses(o).into()), Column::age()])
         .rules(Typed(Rules));
     resource.list_kind = "EndpointsList".to_owned();
+    // Upstream: k8s.io/api `core/v1/lifecycle.go`.
+    resource.deprecation =
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned());
     resource
 }
 
@@ -79,10 +82,6 @@ impl Strategy for Rules {
                 }
             });
         }
-    }
-
-    fn warnings(&self, _: &Endpoints) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
     }
 }
 

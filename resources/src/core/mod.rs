@@ -41,6 +41,7 @@ pub(crate) fn component_status() -> Resource {
             Column::computed("Message", |o, _| healthy(o).map_or("".into(), |c| c["message"].clone())),
             Column::computed("Error", |o, _| healthy(o).map_or("".into(), |c| c["error"].clone())),
         ]);
+    resource.deprecation = Some("v1 ComponentStatus is deprecated in v1.19+".to_owned());
     resource.verbs = &["get", "list"];
     resource
 }

@@ -9,7 +9,7 @@
 //!                 exit.json      how it ended, by the shim
 //!                 upper/ work/   what it writes
 //! seccomp/<digest>               compiled filters
-//! lock                           held while open: two engines over one directory would undo each other
+//! runtime.lock                   held while open: two engines over one directory would undo each other
 //! ```
 //! Start at [`Engine::open`]; `sandbox`, `container` and `exec` hold the verbs, `plan` what specs mean, `link` the talk with shims.
 
@@ -90,7 +90,7 @@ impl Shared {
             .map_err(Error::io("changing the mode of", &directory))?;
         // Mounts and shims need the real path, whatever links lead to it.
         let directory = directory.canonicalize().map_err(Error::io("resolving", &directory))?;
-        let path = directory.join("lock");
+        let path = directory.join("runtime.lock");
         let lock = std::fs::File::create(&path).map_err(Error::io("making", &path))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(Error::io("locking (another runtime has it open)", &path))?;

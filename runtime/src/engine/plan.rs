@@ -204,8 +204,11 @@ fn rlimits(spec: &ContainerSpec) -> Result<Vec<(i32, u64, u64)>> {
     Ok(all)
 }
 
+/// A new file system; the table of mounts shows its kind as the device, as other runtimes do.
 fn filesystem(destination: &str, kind: &str, options: &[(&str, &str)], attributes: u64) -> shim::Mount {
-    let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let source = [("source", kind)];
+    let options =
+        options.iter().chain(&source).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let what = Filesystem::New { kind: kind.to_owned(), options, attributes };
     shim::Mount { destination: destination.to_owned(), what }
 }

@@ -20,6 +20,10 @@ impl Runtime for Engine {
         Box::pin(async move { self.shared.registries.pull(&self.shared.images, request).await })
     }
 
+    fn resolve_image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<String>> {
+        Box::pin(async move { self.shared.registries.digest(&self.shared.images, reference).await })
+    }
+
     fn import_images<'a>(&'a self, archive: &'a Path) -> BoxFuture<'a, Result<Vec<Image>>> {
         let (images, archive) = (self.shared.images.clone(), archive.to_path_buf());
         Box::pin(blocking(move || image::import(&images, &archive)))

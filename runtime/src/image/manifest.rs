@@ -22,7 +22,7 @@ fn lax<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Res
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
+pub(crate) struct Descriptor {
     #[serde(default)]
     pub(super) media_type: String,
     pub(super) digest: String,
@@ -51,7 +51,7 @@ impl Descriptor {
 /// An index or a manifest: which of the two it is shows in what it has.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Document {
+pub(crate) struct Document {
     #[serde(default, deserialize_with = "lax")]
     pub(super) manifests: Vec<Descriptor>,
     #[serde(default)]
@@ -62,7 +62,7 @@ pub(super) struct Document {
 
 impl Document {
     /// The manifest of an index for this machine.
-    pub(super) fn for_here(&self, image: &str) -> Result<&Descriptor> {
+    pub(crate) fn for_here(&self, image: &str) -> Result<&Descriptor> {
         let fits = |descriptor: &&Descriptor| {
             descriptor
                 .platform
@@ -118,7 +118,7 @@ struct Config {
 }
 
 /// A configuration, read: how the image wants to be run, and the digests of its unpacked layers.
-pub(super) fn configuration(image: &str, text: &[u8]) -> Result<(ImageConfig, Vec<String>)> {
+pub(crate) fn configuration(image: &str, text: &[u8]) -> Result<(ImageConfig, Vec<String>)> {
     let bad = |reason: String| Error::BadImage { image: image.to_owned(), reason };
     let file: ConfigFile = serde_json::from_slice(text)
         .map_err(|error| bad(format!("its configuration is damaged: {error}")))?;

@@ -1,11 +1,11 @@
 //! Images: names, digests, configuration.
 
 mod import;
-mod manifest;
+pub(crate) mod manifest;
 mod pull;
 mod store;
-mod tarball;
-mod unpack;
+pub(crate) mod tarball;
+pub(crate) mod unpack;
 
 pub(crate) use import::import;
 pub(crate) use manifest::digest as digest_of;

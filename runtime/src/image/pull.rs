@@ -100,6 +100,30 @@ impl Registries {
         Ok(Pulled { image: imported, from: PulledFrom::Imported })
     }
 
+    /// See [`crate::Runtime::resolve_image`].
+    pub(crate) async fn digest(&self, store: &Store, reference: &str) -> Result<String> {
+        let name = normalise(reference)?;
+        let parsed: Reference =
+            name.parse().map_err(|_| Error::InvalidReference { reference: reference.to_owned() })?;
+        if parsed.digest().is_some() {
+            return Ok(name);
+        }
+        let repository = format!("{}/{}@", parsed.registry(), parsed.repository());
+        let here = store.find(&name);
+        // An archive of `docker save` has no digest that a registry would know.
+        let named = |image: &Image| {
+            image.digests.iter().find(|own| own.starts_with(&repository)).unwrap_or(&name).clone()
+        };
+        if let Some(image) = here.as_ref().filter(|image| image.imported) {
+            return Ok(named(image));
+        }
+        match (self.resolve(&parsed, &name, &[]).await, here) {
+            (Ok((_, _, _, digest)), _) => Ok(format!("{repository}{digest}")),
+            (Err(Error::RegistryUnavailable { .. }), Some(image)) => Ok(named(&image)),
+            (Err(error), _) => Err(error),
+        }
+    }
+
     /// A client that the registry accepts, and what the reference names: an index or a manifest, and its digest.
     async fn resolve(
         &self,

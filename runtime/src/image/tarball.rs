@@ -9,6 +9,9 @@ const BLOCK: usize = 512;
 /// No extension header is larger: it holds a path, a link, and attributes of at most 64 KB.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 
+/// No file is longer for the kernel; with its padding such a length is still a number.
+const MEMBER_BYTES_MAX: u64 = i64::MAX as u64;
+
 /// What a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -47,8 +50,8 @@ struct Extension {
     path: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
     bytes: Option<u64>,
-    uid: Option<u32>,
-    gid: Option<u32>,
+    uid: Option<u64>,
+    gid: Option<u64>,
     modified: Option<(i64, u32)>,
     attributes: Vec<(String, Vec<u8>)>,
 }
@@ -104,7 +107,7 @@ impl<R: Read> Tarball<R> {
             check_sum(&header)?;
             let header_bytes = number(&header[124..136])?;
             let kind = header[156];
-            self.set_content(header_bytes);
+            self.set_content(header_bytes)?;
             match kind {
                 b'L' => extension.path = Some(without_end(self.extension()?)),
                 b'K' => extension.target = Some(without_end(self.extension()?)),
@@ -114,16 +117,20 @@ impl<R: Read> Tarball<R> {
                 }
                 b'g' => drop(self.extension()?), // comments of the archiver
                 _ => {
-                    self.set_content(extension.bytes.unwrap_or(header_bytes));
+                    self.set_content(extension.bytes.unwrap_or(header_bytes))?;
                     return member(&header, kind, self.left, extension).map(Some);
                 }
             }
         }
     }
 
-    fn set_content(&mut self, bytes: u64) {
+    fn set_content(&mut self, bytes: u64) -> Result<()> {
+        if bytes > MEMBER_BYTES_MAX {
+            return Err(damaged("a number is out of range"));
+        }
         self.left = bytes;
         self.padding = bytes.wrapping_neg() % BLOCK as u64;
+        Ok(())
     }
 
     fn skip(&mut self) -> Result<()> {
@@ -177,20 +184,36 @@ fn check_sum(header: &[u8; BLOCK]) -> Result<()> {
     if said == sum { Ok(()) } else { Err(damaged("not a tar archive, or damaged")) }
 }
 
-/// Octal, or for large numbers binary with the first bit set.
-fn number(field: &[u8]) -> Result<u64> {
-    if field[0] & 0x80 != 0 {
-        let (high, low) = field.split_at(field.len() - 8);
-        // Negative or beyond 64 bits is nothing that we can use.
-        if high[0] & 0x7f != 0 || high[1..].iter().any(|byte| *byte != 0) {
-            return Err(damaged("a number is out of range"));
+/// Octal digits, or GNU's base 256: the first bit marks it, the others are a number in two's complement, the highest byte first.
+fn signed_number(field: &[u8]) -> Result<i64> {
+    let no_number = || damaged("a number is not one");
+    let Some((first, rest)) = field.split_first() else { return Err(no_number()) };
+    if first & 0x80 != 0 {
+        let mut value = i128::from((*first << 1) as i8 >> 1);
+        for byte in rest {
+            // A field has at most 12 bytes: 95 bits.
+            value = value << 8 | i128::from(*byte);
         }
-        return Ok(low.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)));
+        return i64::try_from(value).map_err(|_| damaged("a number is out of range"));
     }
-    let text = std::str::from_utf8(field).map_err(|_| damaged("a number is not one"))?;
+    let text = std::str::from_utf8(field).map_err(|_| no_number())?;
     match text.trim_matches(['\0', ' ']) {
         "" => Ok(0),
-        digits => u64::from_str_radix(digits, 8).map_err(|_| damaged("a number is not one")),
+        digits if digits.starts_with(['+', '-']) => Err(no_number()),
+        digits => i64::from_str_radix(digits, 8).map_err(|_| no_number()),
+    }
+}
+
+/// A number that cannot be negative.
+fn number(field: &[u8]) -> Result<u64> {
+    u64::try_from(signed_number(field)?).map_err(|_| damaged("a number is out of range"))
+}
+
+/// A user or group. The highest number means "leave it" to the kernel, and is nobody's.
+fn id(number: u64) -> Result<u32> {
+    match u32::try_from(number) {
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => Err(damaged("an owner is out of range")),
     }
 }
 
@@ -269,13 +292,12 @@ fn member(header: &[u8; BLOCK], kind: u8, bytes: u64, extension: Extension) -> R
     let path = extension.path.unwrap_or(path);
     // Old archives have no kind for directories.
     let kind = if kind == Kind::File && path.last() == Some(&b'/') { Kind::Directory } else { kind };
-    let id = |field: &[u8]| number(field).map(|id| u32::try_from(id).unwrap_or(u32::MAX - 1));
     Ok(Member {
         kind,
         mode: number(&header[100..108])? as u32 & 0o7777,
-        uid: extension.uid.map_or_else(|| id(&header[108..116]), Ok)?,
-        gid: extension.gid.map_or_else(|| id(&header[116..124]), Ok)?,
-        modified: extension.modified.map_or_else(|| number(&header[136..148]).map(|s| (s as i64, 0)), Ok)?,
+        uid: id(extension.uid.map_or_else(|| number(&header[108..116]), Ok)?)?,
+        gid: id(extension.gid.map_or_else(|| number(&header[116..124]), Ok)?)?,
+        modified: extension.modified.map_or_else(|| signed_number(&header[136..148]).map(|s| (s, 0)), Ok)?,
         bytes,
         target: extension.target.unwrap_or_else(|| text(&header[157..257])),
         attributes: extension.attributes,
@@ -354,5 +376,78 @@ mod tests {
             (0..512).map(|at| if (148..156).contains(&at) { 32 } else { u32::from(huge[at]) }).sum();
         huge[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         check(&huge, "an extension header is too large");
+    }
+
+    /// The only member of an archive whose header has `field` at `at`.
+    fn with_field(at: usize, field: &[u8]) -> Result<Member> {
+        let mut bytes = archive(|builder| add(builder, "a", b""));
+        bytes[at..at + field.len()].copy_from_slice(field);
+        let sum: u32 =
+            (0..512).map(|at| if (148..156).contains(&at) { 32 } else { u32::from(bytes[at]) }).sum();
+        bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        Tarball::new(bytes.as_slice()).next().map(Option::unwrap)
+    }
+
+    #[test]
+    fn numbers_are_octal_or_base_256() {
+        const UID: usize = 108;
+        const GID: usize = 116;
+        const SIZE: usize = 124;
+        const MODIFIED: usize = 136;
+        let check = |at: usize, field: &[u8], expect: std::result::Result<i64, &str>| {
+            let read = with_field(at, field).map(|member| match at {
+                UID => i64::from(member.uid),
+                GID => i64::from(member.gid),
+                SIZE => member.bytes as i64,
+                _ => member.modified.0,
+            });
+            assert_eq!(
+                read.map_err(|error| error.to_string()),
+                expect.map_err(str::to_owned),
+                "{at} {field:x?}"
+            );
+        };
+        let (no_number, out, owner) =
+            ("a number is not one", "a number is out of range", "an owner is out of range");
+        for at in [UID, GID] {
+            check(at, b"0001750\0", Ok(1000));
+            check(at, b"        ", Ok(0));
+            check(at, &[0x80, 0, 0, 0, 0, 0x2d, 0xc6, 0xc0], Ok(3_000_000));
+            check(at, &[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe], Ok(4_294_967_294));
+            check(at, &[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], Err(owner));
+            check(at, &[0x80, 0, 0, 1, 0, 0, 0, 0], Err(owner));
+            check(at, &[0xbf; 8], Err(owner));
+            check(at, &[0xff; 8], Err(out));
+            check(at, b"+001750\0", Err(no_number));
+            check(at, b"-000001\0", Err(no_number));
+            check(at, b"0000009\0", Err(no_number));
+            check(at, b"\x7f\xfe\0\0\0\0\0\0", Err(no_number));
+        }
+        check(SIZE, &[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0], Ok(2 << 32));
+        check(SIZE, &[0x80, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], Ok(i64::MAX));
+        check(SIZE, &[0x80, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0], Err(out));
+        check(SIZE, &[0xbf; 12], Err(out));
+        check(SIZE, &[0xff; 12], Err(out));
+        check(SIZE, b"7777777777777"[..12].as_ref(), Ok((1 << 36) - 1));
+        check(MODIFIED, &[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1], Ok((2 << 32) + 1));
+        check(MODIFIED, &[0xff; 12], Ok(-1));
+        check(MODIFIED, &[0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Err(out));
+        check(MODIFIED, b"garbage, yes", Err(no_number));
+    }
+
+    #[test]
+    fn lengths_and_owners_of_extensions_have_the_same_bounds() {
+        let check = |key: &str, value: &str, expect: &str| {
+            let bytes = archive(|builder| {
+                builder.append_pax_extensions([(key, value.as_bytes())]).unwrap();
+                add(builder, "a", b"");
+            });
+            let error = Tarball::new(bytes.as_slice()).next().unwrap_err();
+            assert_eq!(error.to_string(), expect);
+        };
+        check("size", "18446744073709551615", "a number is out of range");
+        check("uid", "4294967295", "an owner is out of range");
+        check("gid", "99999999999", "an owner is out of range");
+        check("uid", "-1", "an extension header is damaged");
     }
 }

@@ -150,7 +150,7 @@ impl Bench {
     /// Drops the runtime as a crash would, and opens the directory anew.
     pub async fn reopen(&mut self) {
         drop(self.runtime.take());
-        let lock = self.directory.join("data/lock");
+        let lock = self.directory.join("data/runtime.lock");
         // Tasks of the old one let go of the lock when they next run.
         loop {
             let file = std::fs::File::open(&lock).unwrap();

@@ -137,7 +137,10 @@ async fn imported_images_stand_in_for_a_registry_that_is_not_there() {
     assert!(matches!(error, Error::RegistryUnavailable { .. }), "{error}");
     import(&bench, &archive(&name, serde_json::json!({}), &[Layer::new().bytes()])).await.unwrap();
     let pulled = bench.runtime().pull_image(request).await.unwrap();
-    assert_eq!((pulled.from, pulled.image.names), (PulledFrom::Imported, vec![name]));
+    assert_eq!((pulled.from, &pulled.image.names), (PulledFrom::Imported, &vec![name.clone()]));
+    assert_eq!(bench.runtime().resolve_image(&name).await.unwrap(), name, "such an archive has no digest");
+    let other = bench.runtime().resolve_image(&name.replace(":1", ":2")).await.unwrap_err();
+    assert!(matches!(other, Error::RegistryUnavailable { .. }), "{other}");
     let bad = PullRequest { reference: "NOT valid".to_owned(), ..PullRequest::default() };
     assert!(matches!(bench.runtime().pull_image(bad).await, Err(Error::InvalidReference { .. })));
     bench.finish().await;

@@ -191,7 +191,14 @@ fn images_are_pulled_and_run() {
             (pulled.image.id.clone(), before + 1),
             "only the configuration again"
         );
-        registry.lock().unwrap().image("1", &layers[..2], false);
+        let moved_to = registry.lock().unwrap().image("1", &layers[..2], false);
+        let resolved = bench.runtime().resolve_image(&name).await.unwrap();
+        assert_eq!(
+            resolved,
+            format!("{host}/team/app@{moved_to}"),
+            "the registry knows better than what is here"
+        );
+        assert_eq!(bench.runtime().resolve_image(&resolved).await.unwrap(), resolved);
         let moved = bench.runtime().pull_image(request(&name)).await.unwrap();
         assert_ne!(moved.image.id, pulled.image.id);
         let old = bench.runtime().image(&pulled.image.id).await.unwrap().unwrap();

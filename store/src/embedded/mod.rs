@@ -7,27 +7,28 @@ mod backup;
 mod core;
 mod hub;
 mod read;
-mod record;
+pub(crate) mod record;
+mod restore;
 mod watch;
 mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use self::core::Core;
+pub use self::restore::Restored;
 use self::writer::{Pending, Request, Writer};
 use crate::disk::{Disk, FileDisk, sync_parent};
 use crate::testing::FaultDisk;
 use crate::{
-    Change, Entry, Error, Event, Expect, KEY_BYTES_MAX, Key, Listing, Page, Result, Revision, Store,
-    VALUE_BYTES_MAX,
+    Change, Entry, Error, Event, Expect, Key, Listing, Page, Result, Revision, Store, Told, check_bytes,
 };
 
 /// Revisions that gather over the bound before they are forgotten together: one transaction for many.
@@ -128,6 +129,18 @@ impl Embedded {
         backup::validate(path)
     }
 
+    /// Puts a copy that [`Embedded::backup`] made where a store is, or will be, that nobody has open. The copy is checked before
+    /// anything is replaced, and what was there stays beside it.
+    ///
+    /// Revisions go on far after those of the copy, and its past is forgotten: whoever watched the store that is replaced is told
+    /// `Compacted` rather than that nothing happened.
+    ///
+    /// # Errors
+    /// `Corrupt` where the copy is damaged or none, `Locked` where the store is open, `Unopened`, `Full`.
+    pub async fn restore(copy: &Path, path: &Path) -> Result<Restored> {
+        restore::restore(copy, path).await
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.queue.send(request(reply)).await.map_err(|_| core::closed())?;
@@ -157,19 +170,6 @@ fn create(path: &Path) -> Result<()> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let joined = tokio::task::spawn_blocking(work).await;
     joined.unwrap_or_else(|error| Err(Error::Unavailable { message: error.to_string() }))
-}
-
-/// Refuses what is over its bound.
-fn check_bytes(key: &Key, change: &Change) -> Result<()> {
-    let within = |bytes: usize, bytes_max: usize| match bytes > bytes_max {
-        true => Err(Error::TooLarge { bytes, bytes_max }),
-        false => Ok(()),
-    };
-    within(key.len(), KEY_BYTES_MAX)?;
-    match change {
-        Change::Put(value) => within(value.len(), VALUE_BYTES_MAX),
-        Change::Delete => Ok(()),
-    }
 }
 
 impl Store for Embedded {
@@ -206,6 +206,10 @@ impl Store for Embedded {
 
     fn watch(&self, prefix: &Key, after: Revision) -> BoxStream<'static, Result<Event>> {
         watch::watch(self.core.clone(), prefix.clone(), after)
+    }
+
+    fn follow(&self, prefix: &Key, after: Revision) -> BoxStream<'static, Result<Told>> {
+        self.watch(prefix, after).map_ok(Told::Write).boxed()
     }
 
     fn compact(&self, before: Revision) -> BoxFuture<'_, Result<()>> {

@@ -32,7 +32,7 @@ const HEADER_BYTES: usize = 11;
 
 /// One write, borrowed from its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// The revision of the key before; 0 where the key is new.
     pub previous: Revision,
     pub key: &'a [u8],

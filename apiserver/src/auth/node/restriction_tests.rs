@@ -47,6 +47,7 @@ fn check(request: &str, object: Value, old: Option<Value>, expect: Result<(), &s
         now: jiff::Timestamp::UNIX_EPOCH,
         warnings: Vec::new(),
         annotations: BTreeMap::new(),
+        reinvocation: Default::default(),
     };
     let found = NodeRestriction(Arc::new(Rbac::new(cluster.clone()))).mutate(&mut request_);
     let found = found.map_err(|status| status.message);

@@ -41,7 +41,7 @@ impl Admission for EscalationCheck {
 
 /// Whether a change touches nothing but what garbage collection needs: owners and finalizers. Upstream:
 /// `rbacregistry.IsOnlyMutatingGCFields`.
-fn only_garbage_collection(new: &Value, old: &Value) -> bool {
+pub(super) fn only_garbage_collection(new: &Value, old: &Value) -> bool {
     let bare = |object: &Value| {
         let mut object = object.clone();
         if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {

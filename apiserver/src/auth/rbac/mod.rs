@@ -5,9 +5,11 @@
 
 mod escalation;
 mod rule;
+mod signer;
 
 pub use escalation::EscalationCheck;
 pub use rule::{Rule, describe, uncovered};
+pub use signer::{SignerCheck, SignerRight};
 
 use crate::hooks::{Attributes, Authorize, Decision, Verdict};
 use api::{Lookup, Object, UserInfo};

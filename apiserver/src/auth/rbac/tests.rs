@@ -114,6 +114,7 @@ fn write(plural: &str, user: &UserInfo, object: Value, old: Option<Value>) -> Re
         now: jiff::Timestamp::UNIX_EPOCH,
         warnings: Vec::new(),
         annotations: std::collections::BTreeMap::new(),
+        reinvocation: Default::default(),
     };
     check.validate(&mut request)
 }

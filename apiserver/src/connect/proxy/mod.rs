@@ -1,6 +1,7 @@
 //! HTTP proxies to pods, services and nodes. Upstream: `apimachinery/pkg/util/proxy` (`UpgradeAwareHandler`, `Transport`).
 
 mod place;
+pub(crate) use place::endpoints_of;
 mod rewrite;
 
 use super::node::Nodes;
@@ -47,7 +48,8 @@ impl Proxy {
         };
         let query = call.request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
         let is_upgrade = dial::is_upgrade(call.request.headers());
-        if path.own.is_empty() && !is_upgrade {
+        let is_read = matches!(*call.request.method(), http::Method::GET | http::Method::HEAD);
+        if path.own.is_empty() && is_read && !is_upgrade {
             // Relative links of a page must be below the proxy's path.
             return http::Response::builder()
                 .status(StatusCode::MOVED_PERMANENTLY)

@@ -57,7 +57,7 @@ fn pod_address(pod: &Value) -> Option<IpAddr> {
 }
 
 fn destination(nodes: &Nodes, asked: &Asked<'_>, address: IpAddr, port: u16) -> Destination {
-    Destination { address, port, tls: asked.is_https.then(|| nodes.unverified.clone()) }
+    Destination { address, port, tls: asked.is_https.then(|| nodes.unverified.clone()), name: None }
 }
 
 /// A pod's port; without one, its first.
@@ -104,6 +104,29 @@ pub(super) fn service(nodes: &Nodes, namespace: &str, text: &str) -> Result<Dest
     let index = uuid::Uuid::new_v4().as_u128() % found.len() as u128;
     let (address, port) = found[index as usize];
     Ok(destination(nodes, &asked, address, port))
+}
+
+/// Ready endpoints of a service's port, whoever they are: for those who configure where the server itself goes to.
+///
+/// # Errors
+/// The service or its port does not exist.
+pub(crate) fn endpoints_of(
+    lookup: &dyn Lookup,
+    namespace: &str,
+    name: &str,
+    port: i64,
+) -> Result<Vec<(IpAddr, u16)>, Status> {
+    let found = lookup.get("", "services", namespace, name);
+    let service = found.ok_or_else(|| Status::unavailable(format!("service \"{name}\" not found")))?;
+    let service: Value = service.decode().map_err(Status::internal)?;
+    let mut ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    let port = ports
+        .find(|own| own["port"] == port)
+        .ok_or_else(|| Status::unavailable(format!("no service port {port} found for service \"{name}\"")))?;
+    let slices = lookup.list("discovery.k8s.io", "endpointslices", namespace);
+    let own = slices.iter().filter(|slice| slice.meta.label("kubernetes.io/service-name") == Some(name));
+    let slices: Vec<Value> = own.filter_map(|slice| slice.decode().ok()).collect();
+    Ok(candidates(&slices, port["name"].as_str().unwrap_or_default(), |_| true))
 }
 
 /// Ready endpoints that have the port.

@@ -2,7 +2,7 @@
 
 use super::pool::{Pool, PoolError};
 use super::{HEADLESS, Kind, families};
-use api::{FieldErrors, Lookup, Status};
+use api::{FieldErrors, Status};
 use k8s_openapi::api::core::v1::ServiceSpec;
 use std::collections::BTreeMap;
 
@@ -100,8 +100,7 @@ fn numbers(spec: &ServiceSpec) -> Vec<i32> {
 }
 
 /// Everything for a new service. `seed` spreads what is chosen.
-pub(super) fn create(spec: &mut ServiceSpec, lookup: &dyn Lookup, seed: &str) -> Result<(), AllocateError> {
-    let mut pool = Pool::new(lookup);
+pub(super) fn create(spec: &mut ServiceSpec, mut pool: Pool, seed: &str) -> Result<(), AllocateError> {
     families::init(spec, None, &pool).map_err(AllocateError::Fields)?;
     take_addresses(spec, &mut pool, seed)?;
     take_ports(spec, &mut pool, seed)
@@ -111,10 +110,9 @@ pub(super) fn create(spec: &mut ServiceSpec, lookup: &dyn Lookup, seed: &str) ->
 pub(super) fn update(
     spec: &mut ServiceSpec,
     old: &ServiceSpec,
-    lookup: &dyn Lookup,
+    mut pool: Pool,
     seed: &str,
 ) -> Result<(), AllocateError> {
-    let mut pool = Pool::new(lookup);
     families::init(spec, Some(old), &pool).map_err(AllocateError::Fields)?;
     let grows = old.ip_families.as_ref().map_or(0, Vec::len) == 1
         && spec.ip_families.as_ref().map_or(0, Vec::len) == 2

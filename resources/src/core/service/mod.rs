@@ -14,6 +14,7 @@ use api::strategy::Typed;
 use api::{Context, FieldErrors, Status, Strategy, names};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use pool::{Claims, Pool};
 use serde_json::Value;
 
 pub(crate) fn resource() -> Resource {
@@ -36,7 +37,7 @@ pub(crate) fn resource() -> Resource {
             action: Action::Connect,
         })
         .status()
-        .rules(Typed(Rules))
+        .rules(Typed(Rules { claims: Claims::default() }))
 }
 
 fn external_ip(service: &Value) -> String {
@@ -73,7 +74,9 @@ const AFFINITY_SECONDS: i32 = 10_800;
 /// A headless service's address.
 const HEADLESS: &str = "None";
 
-struct Rules;
+struct Rules {
+    claims: Claims,
+}
 
 fn spec_of(service: &Service) -> ServiceSpec {
     service.spec.clone().unwrap_or_default()
@@ -188,7 +191,7 @@ impl Strategy for Rules {
         let name = service.metadata.name.clone().unwrap_or_default();
         let spec = service.spec.get_or_insert_default();
         allocate::normalize(spec, None);
-        allocate::create(spec, cx.lookup, &seed).map_err(|error| error.status(&name))
+        allocate::create(spec, Pool::new(cx.lookup, &self.claims), &seed).map_err(|error| error.status(&name))
     }
 
     fn prepare_update(&self, new: &mut Service, old: &Service, cx: &Context<'_>) -> Result<(), Status> {
@@ -200,7 +203,8 @@ impl Strategy for Rules {
         let spec = new.spec.get_or_insert_default();
         allocate::keep(spec, &before);
         allocate::normalize(spec, Some(&before));
-        allocate::update(spec, &before, cx.lookup, &seed).map_err(|error| error.status(&name))?;
+        allocate::update(spec, &before, Pool::new(cx.lookup, &self.claims), &seed)
+            .map_err(|error| error.status(&name))?;
         allocate::drop_what_the_type_lacks(spec, &before);
         if spec.kind() != "LoadBalancer" {
             let status = new.status.get_or_insert_default();

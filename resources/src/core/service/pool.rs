@@ -1,10 +1,11 @@
 //! Which addresses and node ports there are, and which are taken. Upstream: `ipallocator`, `portallocator`.
 
-use api::Lookup;
 use api::names::{masked, parse_cidr};
+use api::{Lookup, Object};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where addresses come from as long as the cluster has no `ServiceCIDR` yet.
 const DEFAULT_NETWORK: &str = "10.43.0.0/16";
@@ -45,13 +46,60 @@ struct Network {
 /// What the cluster has and what is taken.
 pub(super) struct Pool {
     networks: Vec<Network>,
-    addresses: BTreeSet<IpAddr>,
-    ports: BTreeSet<u16>,
+    addresses: HashSet<IpAddr>,
+    ports: HashSet<u16>,
+}
+
+/// What a service has taken.
+#[derive(Default)]
+struct Claim {
+    addresses: Box<[IpAddr]>,
+    ports: Box<[u16]>,
+}
+
+/// What every service has taken, read out of each version of a service once: with thousands of them, reading all for each that is made
+/// takes longer than all the rest. It holds what the last list held and nothing more.
+#[derive(Default)]
+pub(super) struct Claims {
+    known: Mutex<HashMap<Box<str>, (u64, Arc<Claim>)>>,
+}
+
+impl Claims {
+    /// The claims of these services.
+    fn of(&self, services: &[Arc<Object>]) -> Vec<Arc<Claim>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = HashMap::with_capacity(services.len());
+        let mut claims = Vec::with_capacity(services.len());
+        for service in services {
+            let meta = &service.meta;
+            let claim = match known.remove(&meta.uid) {
+                Some((revision, claim)) if revision == meta.resource_version => claim,
+                _ => Arc::new(Claim::read(service)),
+            };
+            if !meta.uid.is_empty() {
+                next.insert(meta.uid.clone(), (meta.resource_version, claim.clone()));
+            }
+            claims.push(claim);
+        }
+        *known = next;
+        claims
+    }
+}
+
+impl Claim {
+    fn read(service: &Object) -> Self {
+        let Ok(ClaimsOf { spec }) = service.decode() else { return Self::default() };
+        let texts = spec.cluster_ips.iter().chain([&spec.cluster_ip]);
+        let mut addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+        addresses.dedup();
+        let ports = spec.ports.iter().map(|port| port.node_port).chain([spec.health_check_node_port]);
+        Self { addresses: addresses.into(), ports: ports.filter(|port| *port != 0).collect() }
+    }
 }
 
 /// What of a service takes something.
 #[derive(Deserialize)]
-struct Claims {
+struct ClaimsOf {
     #[serde(default)]
     spec: ClaimsSpec,
 }
@@ -145,7 +193,7 @@ fn around(range: std::ops::Range<u128>, seed: u64) -> impl Iterator<Item = u128>
 
 impl Pool {
     /// Reads the cluster's state.
-    pub(super) fn new(lookup: &dyn Lookup) -> Self {
+    pub(super) fn new(lookup: &dyn Lookup, claims: &Claims) -> Self {
         let mut networks = Vec::new();
         for own in lookup.list("networking.k8s.io", "servicecidrs", "") {
             if own.meta.deleting {
@@ -157,15 +205,10 @@ impl Pool {
         if networks.is_empty() {
             networks.extend(Network::parse(DEFAULT_NETWORK));
         }
-        let mut pool = Self { networks, addresses: BTreeSet::new(), ports: BTreeSet::new() };
-        for service in lookup.list("", "services", "") {
-            let Ok(Claims { spec }) = service.decode::<Claims>() else {
-                continue;
-            };
-            let texts = spec.cluster_ips.iter().chain([&spec.cluster_ip]);
-            pool.addresses.extend(texts.filter_map(|text| text.parse::<IpAddr>().ok()));
-            let ports = spec.ports.iter().map(|port| port.node_port).chain([spec.health_check_node_port]);
-            pool.ports.extend(ports.filter(|port| *port != 0));
+        let mut pool = Self { networks, addresses: HashSet::new(), ports: HashSet::new() };
+        for claim in claims.of(&lookup.list("", "services", "")) {
+            pool.addresses.extend(claim.addresses.iter());
+            pool.ports.extend(claim.ports.iter());
         }
         let claimed = lookup.list("networking.k8s.io", "ipaddresses", "");
         pool.addresses.extend(claimed.iter().filter_map(|own| own.meta.name().parse::<IpAddr>().ok()));
@@ -252,7 +295,7 @@ mod tests {
                 "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"nodePort": 30_000 + at}]}});
             objects = objects.with("", "services", service);
         }
-        Pool::new(&objects)
+        Pool::new(&objects, &Claims::default())
     }
 
     #[test]
@@ -273,12 +316,12 @@ mod tests {
     #[test]
     fn a_small_network_is_used_up_to_its_last_address() {
         let mut pool = pool("10.0.0.0/29", &["10.0.0.2"]);
-        let mut got = BTreeSet::new();
+        let mut got = HashSet::new();
         while let Ok(ip) = pool.take_any_address("IPv4", "x") {
             assert!(got.insert(ip));
         }
         let expect = [1, 3, 4, 5, 6].map(|last| IpAddr::from([10, 0, 0, last]));
-        assert_eq!(got, BTreeSet::from(expect));
+        assert_eq!(got, HashSet::from(expect));
         assert!(!pool.has("IPv6"));
     }
 
@@ -299,5 +342,24 @@ mod tests {
         assert_eq!(pool.take_port(31_000), Ok(()));
         assert!((0..2766).all(|_| pool.take_any_port("x").is_ok()));
         assert_eq!(pool.take_any_port("x"), Err(PoolError::Full));
+    }
+
+    #[test]
+    fn claims_follow_versions_and_forget_what_is_gone() {
+        let service = |uid: &str, revision: u64, ip: &str| {
+            let json = json!({"metadata": {"name": uid, "uid": uid, "resourceVersion": revision.to_string()},
+                "spec": {"clusterIP": ip, "clusterIPs": [ip]}});
+            Arc::new(Object::parse(json.to_string().into()).unwrap())
+        };
+        let claims = Claims::default();
+        let check = |services: &[Arc<Object>], expect: &[&str]| {
+            let found: Vec<_> = claims.of(services).iter().map(|own| own.addresses[0].to_string()).collect();
+            assert_eq!(found, expect);
+            assert_eq!(claims.known.lock().unwrap().len(), services.len());
+        };
+        check(&[service("a", 1, "10.0.0.1"), service("b", 2, "10.0.0.2")], &["10.0.0.1", "10.0.0.2"]);
+        check(&[service("a", 3, "10.0.0.9"), service("b", 2, "10.0.0.2")], &["10.0.0.9", "10.0.0.2"]);
+        check(&[service("b", 2, "10.0.0.2")], &["10.0.0.2"]);
+        check(&[], &[]);
     }
 }

@@ -1,0 +1,131 @@
+//! Knative: services that scale to zero and back, traffic by percent and tag, events that arrive.
+
+use super::{Scenario, bash, fed, step};
+
+/// The scenarios.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "knative-services",
+        steps: &[
+            step("get crd services.serving.knative.dev", &["services.serving.knative.dev"]),
+            step("patch configmap config-domain -n knative-serving --type=merge -p '{\"data\":{\"example.com\":\"\"}}'", &["patched"]),
+            step("patch configmap config-autoscaler -n knative-serving --type=merge -p '{\"data\":{\"scale-to-zero-grace-period\":\"6s\"}}'", &["patched"]),
+            fed("apply -f -", WEB, &["service.serving.knative.dev/web created"]),
+            step("wait ksvc/web --for=condition=Ready --timeout=60s", &["condition met"]),
+            step("get ksvc web", &["http://web.knative-services.example.com", "web-00001", "True"]),
+            step("get revision web-00001", &["CONFIG NAME", "GENERATION", "web ", "1 ", "True"]),
+            step("get service web", &["ExternalName", "clipper-local-gateway.knative-serving.svc.cluster.local"]),
+            bash("curl -s -m 10 -H 'Host: web.knative-services.example.com' http://172.31.0.1/hostname", &["web-00001-deployment-"]),
+            bash("curl -s -m 10 -o /dev/null -w '%{http_code}' -H 'Host: nobody.example.com' http://172.31.0.1/", &["404"]),
+            step("run client --image=registry.k8s.io/e2e-test-images/agnhost:2.66.1", &["pod/client created"]),
+            step("wait pod/client --for=condition=Ready --timeout=60s", &["condition met"]),
+            step("exec client -- curl -s -m 10 http://web.knative-services/hostname", &["web-00001-deployment-"]),
+            step("exec client -- curl -s -m 10 http://web.knative-services.svc.cluster.local/hostname", &["web-00001-deployment-"]),
+            // To zero, and back by a request.
+            step("wait pod -l serving.knative.dev/revision=web-00001 --for=delete --timeout=60s", &["condition met"]),
+            step("get revision web-00001", &["True", "0"]),
+            bash("curl -s -m 20 -H 'Host: web.knative-services.example.com' http://172.31.0.1/hostname", &["web-00001-deployment-"]),
+            // A second revision, and traffic by percent and tag.
+            fed("apply -f -", WEB_TWO, &["service.serving.knative.dev/web configured"]),
+            step("wait ksvc/web --for=jsonpath={.status.latestReadyRevisionName}=web-00002 --timeout=60s", &["condition met"]),
+            step("wait ksvc/web --for=condition=Ready --timeout=60s", &["condition met"]),
+            bash(
+                "for i in $(seq 60); do curl -s -m 20 -H 'Host: web.knative-services.example.com' http://172.31.0.1/hostname | cut -d- -f2; echo; done | grep . | sort | uniq -c | awk '$1 >= 10 {print \"revision\", $2}'",
+                &["revision 00001\nrevision 00002\n"],
+            ),
+            bash("curl -s -m 20 -H 'Host: old-web.knative-services.example.com' http://172.31.0.1/hostname", &["web-00001-deployment-"]),
+            step("get ksvc web -o jsonpath={.status.traffic[*].url}", &["http://old-web.knative-services.example.com"]),
+            step("delete ksvc web", &["\"web\" deleted"]),
+            step("wait pod -l serving.knative.dev/service=web --for=delete --timeout=90s", &[]),
+        ],
+    },
+    Scenario {
+        name: "knative-events",
+        steps: &[
+            fed("apply -f -", EVENTS, &["broker.eventing.knative.dev/default created", "trigger.eventing.knative.dev/one created", "subscription.messaging.knative.dev/sub created"]),
+            step("wait ksvc/sink --for=condition=Ready --timeout=60s", &["condition met"]),
+            step("wait broker/default channel/ch --for=condition=Ready --timeout=60s", &["broker.eventing.knative.dev/default condition met", "channel.messaging.knative.dev/ch condition met"]),
+            step("wait trigger/one subscription/sub --for=condition=Ready --timeout=60s", &["trigger.eventing.knative.dev/one condition met", "subscription.messaging.knative.dev/sub condition met"]),
+            step("run client --image=registry.k8s.io/e2e-test-images/agnhost:2.66.1", &["pod/client created"]),
+            step("wait pod/client --for=condition=Ready --timeout=60s", &["condition met"]),
+            // Of two events the trigger wants one.
+            step("exec client -- curl -s -m 10 -o /dev/null -w '%{http_code}' -H 'Ce-Id: 1' -H 'Ce-Specversion: 1.0' -H 'Ce-Type: wanted' -H 'Ce-Source: scenario' -H 'Content-Type: text/plain' -d for-the-trigger http://broker-ingress.knative-eventing.svc.cluster.local/knative-events/default", &["202"]),
+            step("exec client -- curl -s -m 10 -o /dev/null -w '%{http_code}' -H 'Ce-Id: 2' -H 'Ce-Specversion: 1.0' -H 'Ce-Type: other' -H 'Ce-Source: scenario' -H 'Content-Type: text/plain' -d for-nobody http://broker-ingress.knative-eventing.svc.cluster.local/knative-events/default", &["202"]),
+            step("exec client -- curl -s -m 10 -o /dev/null -w '%{http_code}' -d no-event http://broker-ingress.knative-eventing.svc.cluster.local/knative-events/default", &["400"]),
+            step("exec client -- curl -s -m 10 -o /dev/null -w '%{http_code}' -H 'Ce-Id: 3' -H 'Ce-Specversion: 1.0' -H 'Ce-Type: any' -H 'Ce-Source: scenario' -H 'Content-Type: text/plain' -d for-the-channel http://ch-kn-channel.knative-events.svc.cluster.local/", &["202"]),
+            bash(
+                "for i in $(seq 150); do log=$($K logs -l serving.knative.dev/service=sink -c user-container --tail=-1); case $log in *for-the-trigger*for-the-channel*|*for-the-channel*for-the-trigger*) break;; esac; done
+                 echo \"$log\" | tr 'A-Z' 'a-z' | tr -d '\\r' | grep -E '^ce-(type|id)|^prefer|^for-' | sort | uniq",
+                &["ce-id: 1\nce-id: 3\nce-type: any\nce-type: wanted\nfor-the-channel\nfor-the-trigger\nprefer: reply\n"],
+            ),
+            // Its shell does not listen to signals: it must not hold up who drains the node.
+            step("delete ksvc sink", &["\"sink\" deleted"]),
+            step("wait pod -l serving.knative.dev/service=sink --for=delete --timeout=60s", &[]),
+        ],
+    },
+];
+
+const WEB: &str = "
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: web}
+spec:
+  template:
+    metadata: {annotations: {autoscaling.knative.dev/window: 6s}}
+    spec:
+      containers: [{image: 'registry.k8s.io/e2e-test-images/agnhost:2.66.1', args: [netexec, --http-port=8080]}]
+";
+
+const WEB_TWO: &str = "
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: web}
+spec:
+  template:
+    metadata: {annotations: {autoscaling.knative.dev/window: 6s}}
+    spec:
+      containers: [{image: 'registry.k8s.io/e2e-test-images/agnhost:2.66.1', args: [netexec, --http-port=8080], env: [{name: SECOND, value: 'true'}]}]
+  traffic:
+  - {latestRevision: true, percent: 50}
+  - {revisionName: web-00001, percent: 50, tag: old}
+";
+
+/// The sink answers every connection with an empty 202 and prints what came.
+const EVENTS: &str = "
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: sink}
+spec:
+  template:
+    metadata: {annotations: {autoscaling.knative.dev/min-scale: '1'}}
+    spec:
+      containerConcurrency: 1
+      timeoutSeconds: 2
+      containers:
+      - image: busybox:1.37
+        command: [sh, -c, \"while true; do printf 'HTTP/1.1 202 Accepted\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n' | nc -l -p 8080; echo; done\"]
+---
+apiVersion: eventing.knative.dev/v1
+kind: Broker
+metadata: {name: default}
+---
+apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata: {name: one}
+spec:
+  broker: default
+  filter: {attributes: {type: wanted}}
+  subscriber: {ref: {apiVersion: serving.knative.dev/v1, kind: Service, name: sink}}
+---
+apiVersion: messaging.knative.dev/v1
+kind: Channel
+metadata: {name: ch}
+---
+apiVersion: messaging.knative.dev/v1
+kind: Subscription
+metadata: {name: sub}
+spec:
+  channel: {apiVersion: messaging.knative.dev/v1, kind: Channel, name: ch}
+  subscriber: {ref: {apiVersion: serving.knative.dev/v1, kind: Service, name: sink}}
+  delivery: {retry: 8, backoffPolicy: exponential, backoffDelay: PT0.1S}
+";
