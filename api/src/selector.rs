@@ -1,6 +1,7 @@
 //! Label and field selectors: parsing and matching. Upstream: apimachinery `pkg/labels`, `pkg/fields`.
 
 use crate::status::Status;
+use std::fmt;
 
 /// One term of a label selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,7 @@ pub struct Requirement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Operator {
+    Equals,
     In,
     NotIn,
     Exists,
@@ -45,7 +47,7 @@ impl Requirement {
         let holds = |value: &str| self.values.iter().any(|own| own == value);
         let number = |text: &str| text.parse::<i64>().ok();
         match (self.operator, value) {
-            (Operator::In, value) => value.is_some_and(holds),
+            (Operator::In | Operator::Equals, value) => value.is_some_and(holds),
             (Operator::NotIn, value) => !value.is_some_and(holds),
             (Operator::Exists, value) => value.is_some(),
             (Operator::DoesNotExist, value) => value.is_none(),
@@ -93,7 +95,7 @@ impl LabelSelector {
         for (key, value) in selector.match_labels.iter().flatten() {
             requirements.push(Requirement {
                 key: key.clone(),
-                operator: Operator::In,
+                operator: Operator::Equals,
                 values: vec![value.clone()],
             });
         }
@@ -119,7 +121,7 @@ impl LabelSelector {
     pub fn from_map<'a>(map: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
         let term = |(key, value): (&String, &String)| Requirement {
             key: key.clone(),
-            operator: Operator::In,
+            operator: Operator::Equals,
             values: vec![value.clone()],
         };
         Self { requirements: map.into_iter().map(term).collect() }
@@ -133,6 +135,38 @@ impl LabelSelector {
     /// Whether everything matches.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
+    }
+}
+
+/// The text form, terms ordered by their keys. Upstream: `labels.Selector.String`.
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut terms: Vec<&Requirement> = self.requirements.iter().collect();
+        terms.sort_by(|a, b| a.key.cmp(&b.key));
+        for (index, term) in terms.into_iter().enumerate() {
+            if index > 0 {
+                out.write_str(",")?;
+            }
+            write!(out, "{term}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut values: Vec<&str> = self.values.iter().map(String::as_str).collect();
+        values.sort_unstable();
+        let (key, values) = (&self.key, values.join(","));
+        match self.operator {
+            Operator::Equals => write!(out, "{key}={values}"),
+            Operator::In => write!(out, "{key} in ({values})"),
+            Operator::NotIn => write!(out, "{key} notin ({values})"),
+            Operator::Exists => write!(out, "{key}"),
+            Operator::DoesNotExist => write!(out, "!{key}"),
+            Operator::GreaterThan => write!(out, "{key}>{values}"),
+            Operator::LessThan => write!(out, "{key}<{values}"),
+        }
     }
 }
 
@@ -184,8 +218,8 @@ fn parse_term(term: &str) -> Result<Requirement, String> {
     }
     for (sign, operator) in [
         ("!=", Operator::NotIn),
-        ("==", Operator::In),
-        ("=", Operator::In),
+        ("==", Operator::Equals),
+        ("=", Operator::Equals),
         (">", Operator::GreaterThan),
         ("<", Operator::LessThan),
     ] {
@@ -304,6 +338,17 @@ mod tests {
         let parsed = LabelSelector::parse(selector).unwrap();
         let label = |key: &str| labels.iter().find(|(own, _)| *own == key).map(|(_, value)| *value);
         assert_eq!(parsed.matches(label), expect, "{selector} against {labels:?}");
+    }
+
+    #[test]
+    fn selectors_have_a_text_form_that_reads_as_the_same() {
+        for text in ["", "a=b", "a in (x),b notin (z),!c,d", "n>5"] {
+            let own = LabelSelector::parse(text).unwrap();
+            let shown = own.to_string();
+            assert_eq!(shown, text);
+            assert_eq!(LabelSelector::parse(&shown).unwrap(), own);
+        }
+        assert_eq!(LabelSelector::parse("b,a notin (z)").unwrap().to_string(), "a notin (z),b");
     }
 
     #[test]

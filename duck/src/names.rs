@@ -6,7 +6,8 @@ const NAME_LEN_MAX: usize = 63;
 /// What is left of the parent where the hash (32 characters) takes the rest.
 const HEAD_LEN: usize = NAME_LEN_MAX - 32;
 
-fn hash(text: &str) -> String {
+/// A short text that stands for a longer one: what upstream shortens names with.
+pub fn hash(text: &str) -> String {
     Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -16,6 +16,18 @@ duck::kinds! {
     Subscription "Subscription" "messaging.knative.dev" "v1" "subscriptions";
     /// Sends an event at set times.
     PingSource "PingSource" "sources.knative.dev" "v1" "pingsources";
+    /// Sends an event for each change of objects.
+    ApiServerSource "ApiServerSource" "sources.knative.dev" "v1" "apiserversources";
+    /// Runs a container that sends events.
+    ContainerSource "ContainerSource" "sources.knative.dev" "v1" "containersources";
+    /// Tells containers where to send events.
+    SinkBinding "SinkBinding" "sources.knative.dev" "v1" "sinkbindings";
+    /// Leads events through one step after another.
+    Sequence "Sequence" "flows.knative.dev" "v1" "sequences";
+    /// Leads events through several branches at once.
+    Parallel "Parallel" "flows.knative.dev" "v1" "parallels";
+    /// A type of events that something may bring.
+    EventTypeObject "EventType" "eventing.knative.dev" "v1beta2" "eventtypes";
     /// A Knative service, as a destination.
     KnativeService "Service" "serving.knative.dev" "v1" "services";
     /// A Knative route, as a destination.

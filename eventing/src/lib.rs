@@ -4,12 +4,16 @@
 //! are rows of `resources`. Each loop has a file; `program` makes of all objects what the data plane ([`dispatch`]) is to do. Start
 //! at [`run`].
 
+mod api_server_source;
 mod broker;
 mod channel;
+mod container_source;
 pub mod delivery;
 pub mod dispatch;
 pub mod event;
+mod event_type;
 pub mod filter;
+mod flow;
 mod in_memory_channel;
 pub mod ingress;
 mod kinds;
@@ -18,6 +22,7 @@ mod marks;
 mod ping_source;
 mod program;
 mod resolve;
+mod sink_binding;
 mod subscription;
 mod trigger;
 
@@ -55,7 +60,13 @@ pub async fn run(context: &Context, options: Options, shutdown: CancellationToke
         in_memory_channel::controller(domain.clone(), told),
         channel::controller(),
         subscription::controller(domain.clone()),
-        ping_source::controller(domain, post),
+        ping_source::controller(domain.clone(), post.clone()),
+        api_server_source::controller(domain.clone(), post),
+        container_source::controller(),
+        sink_binding::controller(domain.clone()),
+        flow::sequence::controller(),
+        flow::parallel::controller(),
+        event_type::controller(domain),
     ];
     let loops = join_all(all.into_iter().map(|controller| controller.run(context, shutdown.clone())));
     let (first, ready) = oneshot::channel();

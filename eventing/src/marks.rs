@@ -27,6 +27,29 @@ pub(crate) fn identity(conditions: &mut Conditions<'_>) {
     conditions.mark("OIDCIdentityCreated", "True", &format!("{message} to support AuthN and AuthZ"), message);
 }
 
+/// Finds where a source sends its events. `None`: nowhere, and the conditions say why.
+pub(crate) fn sink(
+    spec: &Value,
+    namespace: &str,
+    reason: &str,
+    conditions: &mut Conditions<'_>,
+    context: &Context,
+    cluster_domain: &str,
+) -> Option<String> {
+    match resolve::uri(&spec["sink"], namespace, context, cluster_domain) {
+        Ok(uri) => {
+            conditions.status()["sinkUri"] = uri.as_str().into();
+            conditions.mark("SinkProvided", "True", "", "");
+            Some(uri)
+        }
+        Err(error) => {
+            conditions.status()["sinkUri"] = Value::Null;
+            conditions.mark("SinkProvided", "False", reason, &error.to_string());
+            None
+        }
+    }
+}
+
 /// Finds the dead letter sink of a delivery, if it has one.
 pub(crate) fn dead_letter_sink(
     delivery: &Value,

@@ -1,7 +1,7 @@
 //! Ping sources: an event at set times, sent by this process. Upstream: `pkg/reconciler/pingsource`,
 //! `pkg/adapter/mtping`, `pkg/apis/sources/v1/ping_lifecycle.go`.
 
-use crate::delivery::{self, Backoff, Format, Parcel, Post, Retry};
+use crate::delivery::{self, Format, Parcel, Post, SOURCE_RETRY};
 use crate::event::Event;
 use crate::event::record::Kept;
 use crate::kinds::{PingSource, name_of, namespace_of, text};
@@ -20,21 +20,11 @@ use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The conditions of a ping source.
 const CONDITIONS: &[&str] = &["Deployed", "OIDCIdentityCreated", "SinkProvided"];
 /// The type of its events.
 const EVENT_TYPE: &str = "dev.knative.sources.ping";
-/// How an event is tried. Upstream: `pkg/adapter/v2`, the adapter's retries.
-const RETRY: Retry = Retry {
-    retry: 5,
-    backoff: Backoff::Exponential,
-    delay: Duration::from_millis(50),
-    timeout: Duration::from_secs(30),
-    retry_after_max: None,
-};
-
 /// When each source is due next.
 type Due = Arc<Mutex<HashMap<ObjectName, (String, Timestamp)>>>;
 
@@ -76,16 +66,7 @@ fn sync(
 ) -> Option<Timestamp> {
     marks::identity(conditions);
     let key = ObjectName::new(namespace_of(&source.metadata), name_of(&source.metadata));
-    let sink = match resolve::uri(&source.spec["sink"], &key.namespace, context, cluster_domain) {
-        Ok(uri) => uri,
-        Err(error) => {
-            conditions.status()["sinkUri"] = serde_json::Value::Null;
-            conditions.mark("SinkProvided", "False", "NotFound", &error.to_string());
-            return None;
-        }
-    };
-    conditions.status()["sinkUri"] = sink.as_str().into();
-    conditions.mark("SinkProvided", "True", "", "");
+    let sink = marks::sink(&source.spec, &key.namespace, "NotFound", conditions, context, cluster_domain)?;
     conditions.status()["ceAttributes"] = json!([{"type": EVENT_TYPE, "source": event_source(source)}]);
     let timing = match timing(source) {
         Ok(timing) => timing,
@@ -161,7 +142,7 @@ fn event(source: &PingSource, now: Timestamp) -> Event {
 async fn send(event: Event, sink: String, namespace: String, post: Arc<dyn Post>, clock: Clock) {
     let kept = Kept { event, headers: Vec::new() };
     let parcel = Parcel { kept: &kept, namespace: &namespace, format: Format::Binary, wants_reply: false };
-    if let Err(failure) = delivery::post_again(&*post, &clock, parcel, &sink, &RETRY).await {
+    if let Err(failure) = delivery::post_again(&*post, &clock, parcel, &sink, &SOURCE_RETRY).await {
         tracing::warn!(
             sink,
             id = kept.event.id,

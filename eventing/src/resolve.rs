@@ -1,6 +1,6 @@
 //! Where a destination is. Upstream: knative.dev/pkg `resolver/addressable_resolver.go`.
 
-use crate::kinds::{Broker, Channel, InMemoryChannel, KnativeService, Route, text};
+use crate::kinds::{Broker, Channel, InMemoryChannel, KnativeService, Parallel, Route, Sequence, text};
 use api::{Object, ObjectName};
 use client::{Cache, Context, Controller, Delta, Kind};
 use k8s_openapi::api::core::v1::Service;
@@ -20,7 +20,7 @@ pub(crate) enum Unresolved {
     Missing { kind: String, namespace: String, name: String },
     #[error("address not set for {kind} {namespace}/{name}")]
     NoAddress { kind: String, namespace: String, name: String },
-    #[error("{kind} of {api_version} cannot be addressed: services, routes, brokers and channels can")]
+    #[error("{kind} of {api_version} cannot be addressed: services, routes, brokers, channels and flows can")]
     NotAddressable { api_version: String, kind: String },
 }
 
@@ -59,6 +59,8 @@ pub(crate) fn uri(
         ("messaging.knative.dev/v1", "InMemoryChannel") => {
             address(&context.caches.of::<InMemoryChannel>(), &name)?
         }
+        ("flows.knative.dev/v1", "Sequence") => address(&context.caches.of::<Sequence>(), &name)?,
+        ("flows.knative.dev/v1", "Parallel") => address(&context.caches.of::<Parallel>(), &name)?,
         _ => {
             return Err(Unresolved::NotAddressable {
                 api_version: api_version.to_owned(),
@@ -127,7 +129,9 @@ pub(crate) fn follows<K: Kind>(controller: Controller, of: fn(&Value) -> Vec<Val
     let controller = watch::<K, Route>(controller, of);
     let controller = watch::<K, Broker>(controller, of);
     let controller = watch::<K, Channel>(controller, of);
-    watch::<K, InMemoryChannel>(controller, of)
+    let controller = watch::<K, InMemoryChannel>(controller, of);
+    let controller = watch::<K, Sequence>(controller, of);
+    watch::<K, Parallel>(controller, of)
 }
 
 /// Whether somebody who refers to an object has to look again: it came, went, or says something else.

@@ -63,27 +63,12 @@ fn pairs(map: &serde_json::Map<String, Value>) -> String {
     pairs.join(",")
 }
 
-/// A label selector in its short text form; empty where it matches everything. Upstream: `labels.Selector.String`.
+/// A label selector in its short text form; empty where it matches everything.
 pub(crate) fn selector_text(selector: &Value) -> String {
-    let mut terms: Vec<(String, String)> = Vec::new();
-    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
-        terms.push((key.clone(), format!("{key}={}", value.as_str().unwrap_or(""))));
-    }
-    for term in list(selector, "/matchExpressions") {
-        let key = term["key"].as_str().unwrap_or("");
-        let mut values: Vec<_> = list(term, "/values").iter().filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        let values = values.join(",");
-        let shown = match term["operator"].as_str().unwrap_or("") {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.to_owned(),
-        };
-        terms.push((key.to_owned(), shown));
-    }
-    terms.sort();
-    terms.into_iter().map(|(_, shown)| shown).collect::<Vec<_>>().join(",")
+    let own = serde_json::from_value(selector.clone()).ok();
+    own.and_then(|own| api::LabelSelector::from_object(&own).ok())
+        .map(|own| own.to_string())
+        .unwrap_or_default()
 }
 
 /// The label selector at a pointer; `<none>` where it matches everything.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -24,6 +25,9 @@ var knativeEventing = map[string][]string{
 	"knative.dev/eventing@v0.50.0": {
 		"config/core/resources/broker.yaml", "config/core/resources/trigger.yaml", "config/core/resources/channel.yaml",
 		"config/core/resources/subscription.yaml", "config/core/resources/pingsource.yaml",
+		"config/core/resources/apiserversource.yaml", "config/core/resources/containersource.yaml",
+		"config/core/resources/sinkbindings.yaml", "config/core/resources/eventtype.yaml",
+		"config/core/resources/sequence.yaml", "config/core/resources/parallel.yaml",
 		"config/channels/in-memory-channel/resources/*.yaml",
 	},
 }
@@ -66,8 +70,11 @@ func writeDefinitions(path string, modules map[string][]string) {
 				if given, ok := metadata["annotations"].(map[string]any); ok && given["registry.knative.dev/eventTypes"] != nil {
 					annotations["registry.knative.dev/eventTypes"] = given["registry.knative.dev/eventTypes"]
 				}
-				// Nothing that is served here needs a webhook to be converted.
+				// Nothing that is served here needs a webhook to be converted: versions that differ from the stored one are left out.
 				delete(spec, "conversion")
+				spec["versions"] = slices.DeleteFunc(spec["versions"].([]any), func(version any) bool {
+					return metadata["name"] == "eventtypes.eventing.knative.dev" && version.(map[string]any)["name"] == "v1beta3"
+				})
 				name := metadata["name"].(string)
 				line, err := json.Marshal(map[string]any{"name": name, "labels": kept, "annotations": annotations, "spec": spec})
 				must(err)

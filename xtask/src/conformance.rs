@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How many names of the ratchet run between two looks at the clock.
 const BATCH_LEN: usize = 64;
 /// More failures than this have one cause, which a second try does not cure.
-const AGAIN_MAX: usize = 10;
+pub const AGAIN_MAX: usize = 10;
 
 /// What to run.
 #[derive(Args, Clone, Default)]

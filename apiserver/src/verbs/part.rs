@@ -149,27 +149,9 @@ fn selector_text(selector: &Value) -> String {
     }
     let Some(map) = selector.as_object() else { return String::new() };
     let is_selector = map.contains_key("matchLabels") || map.contains_key("matchExpressions");
-    let labels = if is_selector { &selector["matchLabels"] } else { selector };
-    let mut terms: Vec<String> = labels
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")))
-        .collect();
-    for term in selector["matchExpressions"].as_array().into_iter().flatten().filter(|_| is_selector) {
-        let key = term["key"].as_str().unwrap_or("");
-        let mut values: Vec<&str> =
-            term["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        terms.push(match term["operator"].as_str().unwrap_or("") {
-            "In" => format!("{key} in ({})", values.join(",")),
-            "NotIn" => format!("{key} notin ({})", values.join(",")),
-            "Exists" => key.to_owned(),
-            _ => format!("!{key}"),
-        });
-    }
-    terms.sort();
-    let text = terms.join(",");
+    let object = if is_selector { selector.clone() } else { json!({"matchLabels": selector}) };
+    let own = serde_json::from_value(object).ok().and_then(|own| LabelSelector::from_object(&own).ok());
+    let text = own.map(|own| own.to_string()).unwrap_or_default();
     debug_assert!(LabelSelector::parse(&text).is_ok() || text.is_empty());
     text
 }

@@ -31,6 +31,15 @@ pub const HEADER_BYTES_MAX: usize = 4096;
 /// The namespace of who sends, as a header. Upstream: `pkg/apis`, `KnNamespaceHeader`.
 const NAMESPACE_HEADER: HeaderName = HeaderName::from_static("kn-namespace");
 
+/// How the event of a source is tried. Upstream: `pkg/adapter/v2`, the adapter's retries.
+pub const SOURCE_RETRY: Retry = Retry {
+    retry: 5,
+    backoff: Backoff::Exponential,
+    delay: Duration::from_millis(50),
+    timeout: Duration::from_secs(30),
+    retry_after_max: None,
+};
+
 /// The form in which events are sent: `spec.delivery.format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {

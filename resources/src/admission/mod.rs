@@ -20,6 +20,7 @@ mod priority;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod sink_binding;
 mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
 #[cfg(test)]
@@ -31,10 +32,11 @@ use serde_json::Value;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-/// Every plugin that upstream has on by default and that is here, in upstream's order. Steps of others go between them
+/// Every plugin that upstream has on by default and that is here, in upstream's order, after Knative's. Steps of others go between them
 /// by their names: see [`api::admission::place`].
 pub fn chain() -> Vec<Arc<dyn Admission>> {
     vec![
+        Arc::new(sink_binding::SinkBinding),
         Arc::new(namespace_lifecycle::NamespaceLifecycle),
         Arc::new(limit_ranger::LimitRanger),
         Arc::new(service_account::ServiceAccount),
@@ -128,6 +130,7 @@ mod tests {
         assert_eq!(
             names,
             [
+                "SinkBinding",
                 "NamespaceLifecycle",
                 "LimitRanger",
                 "ServiceAccount",
@@ -147,7 +150,7 @@ mod tests {
                 "ResourceQuota",
             ]
         );
-        let places: Vec<_> = names.iter().map(|name| api::admission::place(name)).collect();
+        let places: Vec<_> = names.iter().skip(1).map(|name| api::admission::place(name)).collect();
         assert!(places.is_sorted() && !places.contains(&0), "{places:?}");
     }
 

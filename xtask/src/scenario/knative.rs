@@ -63,7 +63,169 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             step("wait pod -l serving.knative.dev/service=sink --for=delete --timeout=60s", &[]),
         ],
     },
+    Scenario {
+        name: "knative-sources",
+        steps: &[
+            fed("apply -f -", RECEIVERS, &["pod/sink created", "pod/step created"]),
+            step("wait pod/sink pod/step --for=condition=Ready --timeout=60s", &["pod/sink condition met", "pod/step condition met"]),
+            fed("apply -f -", SOURCES, &["apiserversource.sources.knative.dev/watch created", "containersource.sources.knative.dev/talk created", "sinkbinding.sources.knative.dev/late created"]),
+            // Nobody watches what the service account may not see.
+            step("wait apiserversource/watch --for=condition=SufficientPermissions=False --timeout=60s", &["condition met"]),
+            step("get apiserversource watch -o jsonpath={.status.conditions[?(@.type==\"SufficientPermissions\")].message}", &["User system:serviceaccount:knative-sources:default cannot get, list, watch resource \"configmaps\" in API group \"\" in Namespace \"knative-sources\""]),
+            step("create role sees --verb=get,list,watch --resource=configmaps", &["created"]),
+            step("create rolebinding sees --role=sees --serviceaccount=knative-sources:default", &["created"]),
+            step("annotate apiserversource watch looked=again", &["annotated"]),
+            step("wait apiserversource/watch containersource/talk sinkbinding/late --for=condition=Ready --timeout=60s", &["watch condition met", "talk condition met", "late condition met"]),
+            step("create configmap seen", &["created"]),
+            // A job is bound when it is created, a deployment that was there before when its binding comes.
+            fed("apply -f -", BOUND, &["job.batch/once created"]),
+            step("get job once -o jsonpath={.spec.template.spec.containers[0].env[*].name}", &["K_SINK K_CE_OVERRIDES"]),
+            step("create deployment before --image=registry.k8s.io/e2e-test-images/agnhost:2.66.1 --replicas=0", &["created"]),
+            fed("apply -f -", BINDING, &["sinkbinding.sources.knative.dev/early created"]),
+            step("wait deployment/before --for=jsonpath={.spec.template.spec.containers[0].env[0].value}=http://sink.knative-sources.svc.cluster.local --timeout=60s", &["condition met"]),
+            step("delete sinkbinding early", &["deleted"]),
+            step("get deployment before -o jsonpath=[{.spec.template.spec.containers[0].env}]", &["[]"]),
+            bash(
+                "for i in $(seq 150); do log=$($K logs sink --tail=-1); case $log in *from-the-job*) case $log in *from-the-container*) case $log in *ref.add*) break;; esac;; esac;; esac; done
+                 echo \"$log\" | tr 'A-Z' 'a-z' | tr -d '\\r' | grep -E '^ce-(subject|type)|^from-' | sort | uniq",
+                &["ce-subject: /apis/v1/namespaces/knative-sources/configmaps/seen\n", "ce-type: dev.knative.apiserver.ref.add\n", "from-the-container\n", "from-the-job\n"],
+            ),
+            step("delete containersource talk", &["deleted"]),
+            step("wait deployment/talk-deployment --for=delete --timeout=60s", &[]),
+            step("delete pod sink step --grace-period=1", &["deleted"]),
+        ],
+    },
+    Scenario {
+        name: "knative-flows",
+        steps: &[
+            fed("apply -f -", RECEIVERS, &["pod/sink created", "pod/step created"]),
+            step("wait pod/sink pod/step --for=condition=Ready --timeout=60s", &["pod/sink condition met", "pod/step condition met"]),
+            fed("apply -f -", FLOWS, &["sequence.flows.knative.dev/line created", "parallel.flows.knative.dev/fan created", "eventtype.eventing.knative.dev/known created"]),
+            step("wait sequence/line parallel/fan eventtype/known --for=condition=Ready --timeout=60s", &["line condition met", "fan condition met", "known condition met"]),
+            step("get sequence line", &["http://line-kn-sequence-0-kn-channel.knative-flows.svc.cluster.local", "True"]),
+            step("get parallel fan", &["http://fan-kn-parallel-kn-channel.knative-flows.svc.cluster.local", "True"]),
+            step("run client --image=registry.k8s.io/e2e-test-images/agnhost:2.66.1", &["pod/client created"]),
+            step("wait pod/client --for=condition=Ready --timeout=60s", &["condition met"]),
+            step("exec client -- curl -s -m 10 -o /dev/null -w '%{http_code}' -H 'Ce-Id: 1' -H 'Ce-Specversion: 1.0' -H 'Ce-Type: any' -H 'Ce-Source: scenario' -H 'Content-Type: text/plain' -d into-the-line http://line-kn-sequence-0-kn-channel.knative-flows.svc.cluster.local", &["202"]),
+            step("exec client -- curl -s -m 10 -o /dev/null -w '%{http_code}' -H 'Ce-Id: 2' -H 'Ce-Specversion: 1.0' -H 'Ce-Type: any' -H 'Ce-Source: scenario' -H 'Content-Type: text/plain' -d into-the-fan http://fan-kn-parallel-kn-channel.knative-flows.svc.cluster.local", &["202"]),
+            // Each goes to the step, whose answer goes on: to the second step of the line, and to the fan's reply.
+            bash(
+                "for i in $(seq 150); do log=$($K logs sink --tail=-1); [ $(echo \"$log\" | grep -c from-the-step) -ge 2 ] && break; done
+                 echo answers: $(echo \"$log\" | grep -c from-the-step); $K logs step --tail=-1 | grep -oE 'into-the-(line|fan)' | sort | uniq",
+                &["answers: 2\n", "into-the-fan\ninto-the-line\n"],
+            ),
+            // Fewer steps, fewer parts.
+            step("patch sequence line --type=json -p '[{\"op\":\"remove\",\"path\":\"/spec/steps/1\"}]'", &["patched"]),
+            step("wait subscription/line-kn-sequence-1 --for=delete --timeout=60s", &[]),
+            step("delete pod sink step --grace-period=1", &["deleted"]),
+        ],
+    },
 ];
+
+/// The sink answers every connection with an empty 202, the step with an event of its own; both print what came.
+const RECEIVERS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: sink, labels: {app: sink}}
+spec:
+  containers:
+  - name: sink
+    image: busybox:1.37
+    command: [sh, -c, \"while true; do printf 'HTTP/1.1 202 Accepted\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n' | nc -l -p 8080; echo; done\"]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: sink}
+spec: {selector: {app: sink}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: step, labels: {app: step}}
+spec:
+  containers:
+  - name: step
+    image: busybox:1.37
+    command: [sh, -c, \"while true; do printf 'HTTP/1.1 200 OK\\r\\nCe-Id: 9\\r\\nCe-Specversion: 1.0\\r\\nCe-Type: step\\r\\nCe-Source: step\\r\\nContent-Type: text/plain\\r\\nContent-Length: 13\\r\\nConnection: close\\r\\n\\r\\nfrom-the-step' | nc -l -p 8080; echo; done\"]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: step}
+spec: {selector: {app: step}, ports: [{port: 80, targetPort: 8080}]}
+";
+
+const SOURCES: &str = "
+apiVersion: sources.knative.dev/v1
+kind: ApiServerSource
+metadata: {name: watch}
+spec:
+  resources: [{apiVersion: v1, kind: ConfigMap}]
+  sink: {ref: {apiVersion: v1, kind: Service, name: sink}}
+---
+apiVersion: sources.knative.dev/v1
+kind: ContainerSource
+metadata: {name: talk}
+spec:
+  template:
+    spec:
+      containers:
+      - image: registry.k8s.io/e2e-test-images/agnhost:2.66.1
+        command: [sh, -c, \"trap 'exit 0' TERM; until curl -sf -m 5 -H 'Ce-Id: 5' -H 'Ce-Specversion: 1.0' -H 'Ce-Type: own' -H 'Ce-Source: talk' -d from-the-container $K_SINK; do sleep 0.2; done; sleep 3600 & wait\"]
+  sink: {ref: {apiVersion: v1, kind: Service, name: sink}}
+---
+apiVersion: sources.knative.dev/v1
+kind: SinkBinding
+metadata: {name: late}
+spec:
+  subject: {apiVersion: batch/v1, kind: Job, selector: {matchLabels: {talks: 'true'}}}
+  sink: {ref: {apiVersion: v1, kind: Service, name: sink}}
+";
+
+const BOUND: &str = "
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once, labels: {talks: 'true'}}
+spec:
+  template:
+    spec:
+      restartPolicy: OnFailure
+      containers:
+      - name: once
+        image: registry.k8s.io/e2e-test-images/agnhost:2.66.1
+        command: [sh, -c, \"until curl -sf -m 5 -H 'Ce-Id: 6' -H 'Ce-Specversion: 1.0' -H 'Ce-Type: own' -H 'Ce-Source: once' -d from-the-job $K_SINK; do sleep 0.2; done\"]
+";
+
+const BINDING: &str = "
+apiVersion: sources.knative.dev/v1
+kind: SinkBinding
+metadata: {name: early}
+spec:
+  subject: {apiVersion: apps/v1, kind: Deployment, name: before}
+  sink: {ref: {apiVersion: v1, kind: Service, name: sink}}
+";
+
+const FLOWS: &str = "
+apiVersion: flows.knative.dev/v1
+kind: Sequence
+metadata: {name: line}
+spec:
+  steps:
+  - {ref: {apiVersion: v1, kind: Service, name: step}, delivery: {retry: 8, backoffPolicy: exponential, backoffDelay: PT0.1S}}
+  - {ref: {apiVersion: v1, kind: Service, name: sink}, delivery: {retry: 8, backoffPolicy: exponential, backoffDelay: PT0.1S}}
+---
+apiVersion: flows.knative.dev/v1
+kind: Parallel
+metadata: {name: fan}
+spec:
+  branches:
+  - subscriber: {ref: {apiVersion: v1, kind: Service, name: step}}
+    reply: {ref: {apiVersion: v1, kind: Service, name: sink}}
+    delivery: {retry: 8, backoffPolicy: exponential, backoffDelay: PT0.1S}
+---
+apiVersion: eventing.knative.dev/v1beta2
+kind: EventType
+metadata: {name: known}
+spec: {type: step, source: http://step, reference: {apiVersion: flows.knative.dev/v1, kind: Sequence, name: line}}
+";
 
 const WEB: &str = "
 apiVersion: serving.knative.dev/v1

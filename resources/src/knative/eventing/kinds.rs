@@ -43,7 +43,8 @@ fn settings(cx: &Context<'_>, map: &str, key: &str, section: &str, namespace: &s
     own.or_else(|| document.get(format!("cluster{section}"))).cloned()
 }
 
-fn immutable(path: &[&str], old: &Value, new: &Value, faults: &mut Faults) {
+/// Says which fields of a part that never changes have.
+pub(super) fn immutable(path: &[&str], old: &Value, new: &Value, faults: &mut Faults) {
     let mut lines = String::new();
     difference("", old, new, &mut lines);
     if !lines.is_empty() {
@@ -116,7 +117,8 @@ impl Rules for Broker {
     }
 }
 
-fn default_delivery(delivery: &mut Value, namespace: &str) {
+/// A dead letter sink without namespace is in the object's own.
+pub(super) fn default_delivery(delivery: &mut Value, namespace: &str) {
     if let Some(sink) = delivery.get_mut("deadLetterSink") {
         destination::default_namespace(sink, namespace);
     }
@@ -235,6 +237,31 @@ fn check_filter(filter: &Value, depth: usize, faults: &mut Faults) {
     }
 }
 
+/// The kind of channel that the namespace has where nothing is said.
+pub(super) fn default_channel_template(spec: &mut Value, namespace: &str, cx: &Context<'_>) {
+    if spec["channelTemplate"].is_object() {
+        return;
+    }
+    match settings(cx, "default-ch-webhook", "default-ch-config", "Default", namespace) {
+        Some(found) => spec["channelTemplate"] = found,
+        None => drop(spec.as_object_mut().and_then(|map| map.remove("channelTemplate"))),
+    }
+}
+
+/// The rules of which kind of channel is made.
+pub(super) fn check_channel_template(template: &Value, faults: &mut Faults) {
+    if !template.is_object() {
+        return faults.missing("channelTemplate");
+    }
+    faults.at("channelTemplate", |faults| {
+        for field in ["kind", "apiVersion"] {
+            if text(template, field).is_empty() {
+                faults.missing(field);
+            }
+        }
+    });
+}
+
 pub(super) struct Channel;
 
 impl Rules for Channel {
@@ -245,13 +272,7 @@ impl Rules for Channel {
             object["spec"] = json!({});
         }
         let spec = &mut object["spec"];
-        if !spec["channelTemplate"].is_object() {
-            let found = settings(cx, "default-ch-webhook", "default-ch-config", "Default", &namespace);
-            match found {
-                Some(found) => spec["channelTemplate"] = found,
-                None => drop(spec.as_object_mut().and_then(|map| map.remove("channelTemplate"))),
-            }
-        }
+        default_channel_template(spec, &namespace, cx);
         if let Some(delivery) = spec.get_mut("delivery") {
             default_delivery(delivery, &namespace);
         }
@@ -260,17 +281,7 @@ impl Rules for Channel {
     fn validate(&self, object: &Value, old: Option<&Value>, _: &Context<'_>, faults: &mut Faults) {
         let spec = &object["spec"];
         faults.at("spec", |faults| {
-            let template = &spec["channelTemplate"];
-            match template.is_object() {
-                false => faults.missing("channelTemplate"),
-                true => faults.at("channelTemplate", |faults| {
-                    for field in ["kind", "apiVersion"] {
-                        if text(template, field).is_empty() {
-                            faults.missing(field);
-                        }
-                    }
-                }),
-            }
+            check_channel_template(&spec["channelTemplate"], faults);
             if spec["subscribers"].as_array().is_some_and(|own| !own.is_empty()) {
                 faults.at("subscribable", |faults| faults.disallowed(&["subscribers"]));
             }

@@ -1,9 +1,12 @@
 //! The kinds of Knative Eventing. Upstream: knative.dev/eventing `pkg/apis`, `config/core`.
 
 mod destination;
+mod event_type;
+mod flows;
 mod kinds;
 mod objects;
 mod ping;
+mod sources;
 
 pub(super) use objects::objects;
 
@@ -24,6 +27,12 @@ pub(super) fn rules(group: &str, kind: &str) -> (Box<dyn Rules>, &'static str) {
         ("messaging.knative.dev", "InMemoryChannel") => Box::new(kinds::InMemoryChannel),
         ("messaging.knative.dev", "Subscription") => Box::new(kinds::Subscription),
         ("sources.knative.dev", "PingSource") => Box::new(ping::PingSource),
+        ("sources.knative.dev", "ApiServerSource") => Box::new(sources::ApiServerSource),
+        ("sources.knative.dev", "ContainerSource") => Box::new(sources::ContainerSource),
+        ("sources.knative.dev", "SinkBinding") => Box::new(sources::SinkBinding),
+        ("flows.knative.dev", "Sequence") => Box::new(flows::Sequence),
+        ("flows.knative.dev", "Parallel") => Box::new(flows::Parallel),
+        ("eventing.knative.dev", "EventType") => Box::new(event_type::EventType),
         _ => Box::new(Plain),
     };
     (rules, WEBHOOK)
@@ -42,6 +51,12 @@ mod tests {
             "messaging.knative.dev/v1 subscriptions",
             "sources.knative.dev/v1 pingsources",
             "sources.knative.dev/v1beta2 pingsources",
+            "sources.knative.dev/v1 apiserversources",
+            "sources.knative.dev/v1 containersources",
+            "sources.knative.dev/v1 sinkbindings",
+            "flows.knative.dev/v1 sequences",
+            "flows.knative.dev/v1 parallels",
+            "eventing.knative.dev/v1beta2 eventtypes",
         ] {
             assert!(rows.iter().any(|row| row == own), "{own} in {rows:?}");
         }

@@ -107,7 +107,14 @@ const PARTS: &[(&str, &str, &str, &[&str], &[&str])] = &[
         "eventing-sources-source-observer",
         "duck.knative.dev/source",
         "sources.knative.dev",
-        &["pingsources"],
+        &["apiserversources", "containersources", "pingsources", "sinkbindings"],
+        READ,
+    ),
+    (
+        "flows-addressable-resolver",
+        "duck.knative.dev/addressable",
+        "flows.knative.dev",
+        &["sequences", "sequences/status", "parallels", "parallels/status"],
         READ,
     ),
 ];

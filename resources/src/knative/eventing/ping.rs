@@ -1,13 +1,13 @@
 //! The rules of ping sources. Upstream: `pkg/apis/sources/v1/ping_{defaults,validation}.go`.
 
-use super::destination;
 use super::kinds::text;
+use super::sources::{check_source, default_source};
 use crate::knative::faults::Faults;
 use crate::knative::native::Rules;
 use api::Context;
 use api::cron::Schedule;
 use base64::Engine;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 const SCHEDULE: &str = "* * * * *";
 
@@ -15,15 +15,9 @@ pub(super) struct PingSource;
 
 impl Rules for PingSource {
     fn default(&self, object: &mut Value, _: Option<&Value>, _: &Context<'_>) {
-        let namespace = text(&object["metadata"], "namespace").to_owned();
-        if !object["spec"].is_object() {
-            object["spec"] = json!({});
-        }
+        default_source(object);
         if text(&object["spec"], "schedule").is_empty() {
             object["spec"]["schedule"] = SCHEDULE.into();
-        }
-        if let Some(sink) = object["spec"].get_mut("sink") {
-            destination::default_namespace(sink, &namespace);
         }
     }
 
@@ -40,7 +34,7 @@ fn check(spec: &Value, faults: &mut Faults) {
     } else if let Err(error) = Schedule::parse(schedule) {
         faults.invalid(error, "schedule", "");
     }
-    faults.at("sink", |faults| destination::check(&spec["sink"], faults));
+    check_source(spec, faults);
     let (data, encoded) = (text(spec, "data"), text(spec, "dataBase64"));
     let is_json = text(spec, "contentType") == "application/json";
     let json_object = |own: &[u8]| serde_json::from_slice::<Map<String, Value>>(own);
@@ -67,6 +61,7 @@ fn check(spec: &Value, faults: &mut Faults) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn schedules_and_data_are_checked() {
