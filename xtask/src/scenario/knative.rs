@@ -1,6 +1,6 @@
 //! Knative: services that scale to zero and back, traffic by percent and tag, events that arrive.
 
-use super::{Scenario, bash, fed, step};
+use super::{Scenario, bash, fed, kn, step};
 
 /// The scenarios.
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -118,6 +118,48 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             step("patch sequence line --type=json -p '[{\"op\":\"remove\",\"path\":\"/spec/steps/1\"}]'", &["patched"]),
             step("wait subscription/line-kn-sequence-1 --for=delete --timeout=60s", &[]),
             step("delete pod sink step --grace-period=1", &["deleted"]),
+        ],
+    },
+    Scenario {
+        name: "knative-kn",
+        steps: &[
+            kn("service create hello --image registry.k8s.io/e2e-test-images/agnhost:2.66.1 --arg netexec --arg --http-port=8080", &["Ready to serve", "http://hello.knative-kn."]),
+            kn("service update hello --env ROUND=two", &["latest revision 'hello-00002'"]),
+            kn("service update hello --traffic hello-00001=20,@latest=80 --tag hello-00001=old", &["'hello-00002' (unchanged)"]),
+            kn("service describe hello", &["80%  @latest (hello-00002) [2]", "20%  hello-00001 #old [1]", "(pinned to ", "++ Ready"]),
+            kn("service list", &["hello-00002", "3 OK / 3", "True"]),
+            kn("revision list", &["hello-00001", "20%", "old", "4 OK / 4"]),
+            kn("revision describe hello-00001", &["Service:    hello", "++ ContainerHealthy"]),
+            kn("route list", &["http://hello.knative-kn.", "True"]),
+            kn("route describe hello", &["++ AllTrafficAssigned", "++ IngressReady"]),
+            kn("broker create letters", &["Broker 'letters' successfully created"]),
+            kn("broker describe letters", &["broker-ingress.knative-eventing.svc.cluster.local/knative-kn/letters", "++ Addressable"]),
+            kn("trigger create round --broker letters --filter type=round --sink ksvc:hello", &["Trigger 'round' successfully created"]),
+            step("wait trigger/round --for=condition=Ready --timeout=60s", &["condition met"]),
+            kn("trigger list", &["round", "letters", "ksvc:hello", "7 OK / 7"]),
+            kn("trigger update round --filter type=square", &["Trigger 'round' updated"]),
+            kn("trigger describe round", &["type:     square", "++ SubscriberResolved"]),
+            kn("channel list-types", &["InMemoryChannel", "inmemorychannels.messaging.knative.dev"]),
+            kn("channel create pipe", &["Channel 'pipe' created"]),
+            kn("subscription create end --channel pipe --sink ksvc:hello", &["Subscription 'end' created"]),
+            step("wait subscription/end --for=condition=Ready --timeout=60s", &["condition met"]),
+            kn("subscription list", &["Channel:pipe", "ksvc:hello", "True"]),
+            kn("source list-types", &["ApiServerSource", "ContainerSource", "PingSource", "SinkBinding"]),
+            kn("source ping create clock --schedule '0 0 1 1 *' --sink broker:letters", &["Ping source 'clock' created"]),
+            kn("source apiserver create watch --resource Event:v1 --service-account default --sink broker:letters", &["ApiServer source 'watch' created"]),
+            kn("source binding create bound --subject Deployment:apps/v1:nobody --sink broker:letters", &["Sink binding 'bound' created"]),
+            step("wait pingsource/clock --for=condition=Ready --timeout=60s", &["condition met"]),
+            step("wait apiserversource/watch sinkbinding/bound --for=condition=Ready=False --timeout=60s", &["watch condition met", "bound condition met"]),
+            kn("source list", &["clock", "PingSource", "watch", "ApiServerSource", "bound", "SinkBinding", "broker:letters"]),
+            kn("source apiserver delete watch", &["deleted"]),
+            kn("source binding delete bound", &["deleted"]),
+            kn("source ping delete clock", &["deleted"]),
+            kn("subscription delete end", &["deleted"]),
+            kn("channel delete pipe", &["deleted"]),
+            kn("trigger delete round", &["deleted"]),
+            kn("broker delete letters", &["successfully deleted"]),
+            kn("revision delete hello-00001", &["deleted"]),
+            kn("service delete hello --wait", &["successfully deleted"]),
         ],
     },
 ];

@@ -61,6 +61,8 @@ enum Tool {
     Kubectl,
     /// The real helm, in the scenario's namespace.
     Helm,
+    /// The real kn, in the scenario's namespace.
+    Kn,
     /// The binary itself, about the scenario's cluster and namespace.
     Clipper,
     /// A script for bash beside the node: `$K` is kubectl in the scenario's namespace, `$DIR` an empty folder of the scenario.
@@ -91,6 +93,10 @@ const fn fails(command: &'static str, input: &'static str, prints: &'static [&'s
 
 const fn helm(command: &'static str, prints: &'static [&'static str]) -> Step {
     Step { tool: Tool::Helm, command, input: "", expect: Expect::Prints(prints) }
+}
+
+const fn kn(command: &'static str, prints: &'static [&'static str]) -> Step {
+    Step { tool: Tool::Kn, command, input: "", expect: Expect::Prints(prints) }
 }
 
 const fn clipper(command: &'static str, prints: &'static [&'static str]) -> Step {
@@ -161,6 +167,12 @@ fn run_step(cluster: &Cluster, folder: &Path, namespace: &str, step: &Step) -> R
             let mut command = tool("helm");
             // Its caches and settings are the scenario's.
             command.args(words(step.command)).env("HOME", folder).current_dir(root().join("xtask/testdata"));
+            command
+        }
+        Tool::Kn => {
+            let mut command = cluster.enter(&program("kn"));
+            command.arg("--kubeconfig").arg(cluster.kubeconfig()).args(words(step.command));
+            command.args(["--namespace", namespace]).env("HOME", folder);
             command
         }
         Tool::Clipper => {
@@ -262,7 +274,7 @@ fn restore_node(cluster: &Cluster) -> Result<()> {
 /// # Errors
 /// Some failed: each is told with the step, what came out and how the cluster was.
 pub fn run(options: &Options) -> Result<()> {
-    crate::kit::ensure()?;
+    crate::knative::ensure()?;
     let binary = options.binary.clone().map_or_else(build, Ok)?;
     crate::leftovers::ensure()?;
     let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
