@@ -7,6 +7,7 @@ use crate::user::UserInfo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// What a rule may know of the request besides the objects.
 pub struct Context<'a> {
@@ -193,7 +194,7 @@ pub trait DynStrategy: Send + Sync {
         Vec::new()
     }
     /// The schemas of the served versions, where the kind has no published type.
-    fn schemas(&self) -> &[(String, crate::structural::Structural)] {
+    fn schemas(&self) -> &[(String, Arc<crate::structural::Structural>)] {
         &[]
     }
     /// Whether `from_stored` and `to_stored` do anything.
@@ -210,7 +211,7 @@ pub trait DynStrategy: Send + Sync {
         Ok(())
     }
     /// The `openAPIV3Schema` that users gave a kind that is not in the published schema table, for OpenAPI documents.
-    fn published_schema(&self) -> Option<&Value> {
+    fn published_schema(&self) -> Option<Value> {
         None
     }
 }

@@ -32,7 +32,7 @@ fn play(line: &str) {
     let text = |name: &str| sequence[name].as_str().expect("text").to_owned();
     let (group, version, kind) = (text("group"), text("version"), text("kind"));
     let api_version = if group.is_empty() { version.clone() } else { format!("{group}/{version}") };
-    let custom = [(api_version.clone(), Structural::parse(&sequence["schema"]))];
+    let custom = [(api_version.clone(), Structural::parse(&sequence["schema"]).into())];
     let types = match apply::published(&api_version, &kind) {
         Some(id) => Types::Published(id),
         None => Types::Custom(&custom),

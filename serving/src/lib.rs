@@ -14,6 +14,7 @@ mod keys;
 pub mod kinds;
 mod pod_autoscaler;
 mod revision;
+mod revision_gc;
 mod route;
 mod serverless_service;
 mod service;
@@ -48,6 +49,7 @@ pub fn all(options: &Options) -> Vec<Controller> {
         service::controller(),
         configuration::controller(),
         revision::controller(options.resolve.clone()),
+        revision_gc::controller(),
         route::controller(domain),
         domain_mapping::controller(domain),
     ];

@@ -8,6 +8,7 @@ use client::{Context, Controller};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The namespace they are in.
 pub(crate) const NAMESPACE: &str = "knative-serving";
@@ -31,6 +32,8 @@ pub struct Settings {
     pub domain_template: String,
     /// Name of a tag's host. `config-network`, `tag-template`.
     pub tag_template: String,
+    /// How long a new revision's rollout takes where its route says nothing; zero for none. `config-network`, `rollout-duration`.
+    pub rollout_duration: Duration,
     /// Whether hosts of domain mappings need no claim made by hand. `config-network`, `autocreate-cluster-domain-claims`.
     pub makes_domain_claims: bool,
 }
@@ -72,6 +75,9 @@ impl Settings {
             external_scheme: text(&network, "default-external-scheme", "http"),
             domain_template: text(&network, "domain-template", "{{.Name}}.{{.Namespace}}.{{.Domain}}"),
             tag_template: text(&network, "tag-template", "{{.Tag}}-{{.Name}}"),
+            rollout_duration: Duration::from_secs(
+                text(&network, "rollout-duration", "0").parse().unwrap_or(0),
+            ),
             makes_domain_claims: text(&network, "autocreate-cluster-domain-claims", "false") == "true",
         }
     }

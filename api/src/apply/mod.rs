@@ -21,7 +21,7 @@ use crate::structural::Structural;
 use jiff::Timestamp;
 use managers::{Conflicts, Managers, Owned, Owner};
 use serde_json::{Map, Value};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use walk::Comparison;
 
 /// The annotation of client-side apply, which a first server-side apply by kubectl takes over.
@@ -57,7 +57,7 @@ pub enum Types<'s> {
     /// A published type, as this version of the kind has it. What owners of other versions own is left alone.
     Published(TypeId),
     /// A custom resource: each served version and its schema. Owners of versions that are gone are dropped.
-    Custom(&'s [(String, Structural)]),
+    Custom(&'s [(String, Arc<Structural>)]),
     /// A custom resource without a schema.
     Unknown,
 }

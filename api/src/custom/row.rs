@@ -24,26 +24,26 @@ fn strings(value: &Value) -> Vec<String> {
 pub fn rows(definition: &Definition) -> Result<Vec<Resource>, Status> {
     let all: Vec<&Value> = definition.versions().collect();
     let group = definition.group();
-    let parse = |version: &Value| Structural::parse(&version["schema"]["openAPIV3Schema"]);
-    let schemas: Vec<(String, Structural)> =
+    let parse = |version: &Value| Arc::new(Structural::parse(&version["schema"]["openAPIV3Schema"]));
+    let schemas: Arc<[(String, Arc<Structural>)]> =
         all.iter().map(|version| (format!("{group}/{}", text(version, "name")), parse(version))).collect();
-    let schemas = Arc::new(schemas);
-    let storage = all.iter().find(|version| version["storage"] == true);
-    let storage_schema = Arc::new(storage.map(|version| parse(version)).unwrap_or_default());
+    let storage = all.iter().position(|version| version["storage"] == true);
+    let storage_schema = storage.map(|at| schemas[at].1.clone()).unwrap_or_default();
     let is_served = |version: &Value| version["served"] == true;
     // Clean-up needs a way to the objects even where no version is served.
     let serves_storage = definition.is_terminating() && !all.iter().any(|version| is_served(version));
     let mut rows = Vec::new();
-    for version in all.iter().filter(|own| is_served(own) || (serves_storage && own["storage"] == true)) {
-        let schema = parse(version);
+    let is_row = |own: &Value| is_served(own) || (serves_storage && own["storage"] == true);
+    for (version, (_, schema)) in all.iter().zip(&*schemas).filter(|(version, _)| is_row(version)) {
+        let schema = schema.clone();
         let converts = all.len() > 1 || definition.generation() > 1 || has_defaults(&schema);
-        let published = version["schema"]["openAPIV3Schema"].clone();
+        let published = &version["schema"]["openAPIV3Schema"];
         let rules = Custom {
             group: group.to_owned(),
             plural: definition.plural().to_owned(),
             api_version: format!("{group}/{}", text(version, "name")),
-            validator: Validator::compile(&published).map_err(Status::internal)?,
-            published,
+            validator: Validator::compile(published).map_err(Status::internal)?,
+            published: published.to_string().into(),
             schema,
             storage_schema: storage_schema.clone(),
             schemas: schemas.clone(),

@@ -20,14 +20,14 @@ pub(super) struct Custom {
     pub(super) group: String,
     pub(super) plural: String,
     pub(super) api_version: String,
-    /// As users wrote it.
-    pub(super) published: Value,
-    pub(super) schema: Structural,
+    /// As users wrote it, in JSON: it is read only for documents, and is much larger as values.
+    pub(super) published: Box<str>,
+    pub(super) schema: Arc<Structural>,
     /// The schema of the version in which objects are kept.
     pub(super) storage_schema: Arc<Structural>,
     pub(super) validator: Validator,
     /// Schemas of all versions, for managed fields.
-    pub(super) schemas: Arc<Vec<(String, Structural)>>,
+    pub(super) schemas: Arc<[(String, Arc<Structural>)]>,
     pub(super) scale: Option<ScalePaths>,
     pub(super) has_status: bool,
     /// Whether what is kept may differ from what this version shows.
@@ -197,7 +197,7 @@ impl DynStrategy for Custom {
         self.coerce(object)
     }
 
-    fn schemas(&self) -> &[(String, Structural)] {
+    fn schemas(&self) -> &[(String, Arc<Structural>)] {
         &self.schemas
     }
 
@@ -218,8 +218,8 @@ impl DynStrategy for Custom {
         Ok(())
     }
 
-    fn published_schema(&self) -> Option<&Value> {
-        Some(&self.published)
+    fn published_schema(&self) -> Option<Value> {
+        serde_json::from_str(&self.published).ok()
     }
 }
 

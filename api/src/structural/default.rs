@@ -8,7 +8,7 @@ impl Structural {
     pub fn apply_defaults(&self, value: &mut Value) {
         match value {
             Value::Object(map) => {
-                for (name, property) in &self.properties {
+                for (name, property) in self.properties.iter() {
                     let Some(default) = &property.default else { continue };
                     let missing = match map.get(name) {
                         None => true,
@@ -16,7 +16,7 @@ impl Structural {
                         Some(_) => false,
                     };
                     if missing {
-                        map.insert(name.clone(), default.clone());
+                        map.insert(name.to_owned(), default.clone());
                     }
                 }
                 for (name, value) in map.iter_mut() {

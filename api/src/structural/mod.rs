@@ -7,14 +7,15 @@ mod default;
 mod embedded;
 mod formats;
 mod list_type;
+mod properties;
 mod prune;
 mod validate;
 
 pub use formats::is_known as is_known_format;
+pub use properties::Properties;
 pub use validate::Validator;
 
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// One node of a structural schema.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,7 +23,7 @@ pub struct Structural {
     /// `type`; empty for int-or-string and for nodes without one.
     pub kind: String,
     /// `properties`.
-    pub properties: BTreeMap<String, Structural>,
+    pub properties: Properties<Structural>,
     /// `additionalProperties`.
     pub additional: Additional,
     /// `items`.
@@ -70,7 +71,7 @@ impl Structural {
             properties: properties
                 .into_iter()
                 .flatten()
-                .map(|(name, property)| (name.clone(), Self::parse(property)))
+                .map(|(name, property)| (name.as_str().into(), Self::parse(property)))
                 .collect(),
             additional: match schema.get("additionalProperties") {
                 None | Some(Value::Null) => Additional::Unset,

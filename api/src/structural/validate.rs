@@ -1,11 +1,11 @@
 //! Values against a schema, in upstream's words. Upstream: kube-openapi `pkg/validation/validate`, apiextensions-apiserver
 //! `pkg/apiserver/validation`.
 
+use super::Properties;
 use super::formats::Format;
 use crate::errors::{FieldError, FieldErrorKind};
 use regex::Regex;
 use serde_json::{Number, Value};
-use std::collections::BTreeMap;
 
 /// A schema made ready to check many values.
 #[derive(Debug, Default)]
@@ -14,28 +14,73 @@ pub struct Validator {
     nullable: bool,
     format: Option<Format>,
     format_name: String,
+    items: Option<Box<Validator>>,
+    required: Vec<String>,
+    properties: Properties<Validator>,
+    additional: Option<Box<Validator>>,
+    /// Keys by which elements of a new list find those of the old one.
+    list_keys: Option<Vec<String>>,
+    /// What few nodes have; most have none.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few nodes of a schema have.
+#[derive(Debug)]
+struct Rare {
     minimum: Option<(Number, bool)>,
     maximum: Option<(Number, bool)>,
     multiple_of: Option<Number>,
     length_min: Option<u64>,
     length_max: Option<u64>,
     pattern: Option<(String, Regex)>,
-    items: Option<Box<Validator>>,
     items_min: Option<u64>,
     items_max: Option<u64>,
     properties_min: Option<u64>,
     properties_max: Option<u64>,
-    required: Vec<String>,
-    properties: BTreeMap<String, Validator>,
-    additional: Option<Box<Validator>>,
     choices: Option<Vec<Value>>,
     all_of: Vec<Validator>,
     any_of: Vec<Validator>,
     one_of: Vec<Validator>,
     not: Option<Box<Validator>>,
-    /// Keys by which elements of a new list find those of the old one.
-    list_keys: Option<Vec<String>>,
 }
+
+/// What a node has that has nothing rare.
+static NOTHING_RARE: Rare = Rare {
+    minimum: None,
+    maximum: None,
+    multiple_of: None,
+    length_min: None,
+    length_max: None,
+    pattern: None,
+    items_min: None,
+    items_max: None,
+    properties_min: None,
+    properties_max: None,
+    choices: None,
+    all_of: Vec::new(),
+    any_of: Vec::new(),
+    one_of: Vec::new(),
+    not: None,
+};
+
+/// The keywords of [`Rare`].
+const RARE: [&str; 15] = [
+    "minimum",
+    "maximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "minItems",
+    "maxItems",
+    "minProperties",
+    "maxProperties",
+    "enum",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+];
 
 /// What came of a check.
 #[derive(Default)]
@@ -101,35 +146,43 @@ impl Validator {
             "" => None,
             own => Some((own.to_owned(), Regex::new(own)?)),
         };
-        Ok(Self {
-            format: Format::of(text("format"), &types),
-            format_name: text("format").to_owned(),
-            types,
-            nullable: flag("nullable"),
+        let has_rare = RARE.iter().any(|keyword| schema.get(keyword).is_some());
+        let rare = Rare {
             minimum: number("minimum").map(|own| (own, flag("exclusiveMinimum"))),
             maximum: number("maximum").map(|own| (own, flag("exclusiveMaximum"))),
             multiple_of: number("multipleOf"),
             length_min: count("minLength"),
             length_max: count("maxLength"),
             pattern,
-            items: inner("items")?,
             items_min: count("minItems"),
             items_max: count("maxItems"),
             properties_min: count("minProperties"),
             properties_max: count("maxProperties"),
-            required: strings("required"),
-            properties: properties
-                .map(|(name, own)| Ok((name.clone(), Self::compile(own)?)))
-                .collect::<Result<_, regex::Error>>()?,
-            additional: inner("additionalProperties")?,
             choices: schema.get("enum").and_then(Value::as_array).cloned(),
             all_of: several("allOf")?,
             any_of: several("anyOf")?,
             one_of: several("oneOf")?,
             not: inner("not")?,
+        };
+        Ok(Self {
+            format: Format::of(text("format"), &types),
+            format_name: text("format").to_owned(),
+            types,
+            nullable: flag("nullable"),
+            items: inner("items")?,
+            required: strings("required"),
+            properties: properties
+                .map(|(name, own)| Ok((name.as_str().into(), Self::compile(own)?)))
+                .collect::<Result<_, regex::Error>>()?,
+            additional: inner("additionalProperties")?,
             list_keys: (text("x-kubernetes-list-type") == "map")
                 .then(|| strings("x-kubernetes-list-map-keys")),
+            rare: has_rare.then(|| Box::new(rare)),
         })
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NOTHING_RARE)
     }
 
     /// What is wrong with a value at a path. What was wrong before and did not change is not told where `old` is given.
@@ -206,7 +259,7 @@ impl Validator {
     }
 
     fn check_choices(&self, value: &Value, path: &str, outcome: &mut Outcome) {
-        let Some(choices) = &self.choices else { return };
+        let Some(choices) = &self.rare().choices else { return };
         let same = |own: &Value| {
             own == value || (own.is_number() && value.is_number() && own.as_f64() == value.as_f64())
         };
@@ -219,14 +272,14 @@ impl Validator {
 
     fn check_text(&self, text: &str, path: &str, outcome: &mut Outcome) {
         let length = text.chars().count() as u64;
-        if let Some(max) = self.length_max.filter(|max| length > *max) {
+        if let Some(max) = self.rare().length_max.filter(|max| length > *max) {
             outcome.push(FieldErrorKind::TooLong(max as usize), path, Value::Null, String::new());
         }
-        if let Some(min) = self.length_min.filter(|min| length < *min) {
+        if let Some(min) = self.rare().length_min.filter(|min| length < *min) {
             let detail = format!("{path} in body should be at least {min} chars long");
             outcome.push(FieldErrorKind::Invalid, path, text.into(), detail);
         }
-        if let Some((pattern, regex)) = &self.pattern
+        if let Some((pattern, regex)) = &self.rare().pattern
             && !regex.is_match(text)
         {
             let detail = format!("{path} in body should match '{pattern}'");
@@ -246,12 +299,12 @@ impl Validator {
             let detail = format!("{path} in body should be {detail}");
             outcome.push(FieldErrorKind::Invalid, path, Value::Number(number.clone()), detail);
         };
-        if let Some(factor) = &self.multiple_of
+        if let Some(factor) = &self.rare().multiple_of
             && !is_multiple(number, factor)
         {
             invalid(format!("a multiple of {}", shown(factor)));
         }
-        if let Some((min, exclusive)) = &self.minimum {
+        if let Some((min, exclusive)) = &self.rare().minimum {
             match (compare(number, min), exclusive) {
                 (std::cmp::Ordering::Less, false) => {
                     invalid(format!("greater than or equal to {}", shown(min)));
@@ -262,7 +315,7 @@ impl Validator {
                 _ => {}
             }
         }
-        if let Some((max, exclusive)) = &self.maximum {
+        if let Some((max, exclusive)) = &self.rare().maximum {
             match (compare(number, max), exclusive) {
                 (std::cmp::Ordering::Greater, false) => {
                     invalid(format!("less than or equal to {}", shown(max)));
@@ -291,11 +344,11 @@ impl Validator {
             }
         }
         let length = list.len() as u64;
-        if let Some(min) = self.items_min.filter(|min| length < *min) {
+        if let Some(min) = self.rare().items_min.filter(|min| length < *min) {
             let detail = format!("{path} in body should have at least {min} items");
             outcome.push(FieldErrorKind::Invalid, path, length.into(), detail);
         }
-        if let Some(max) = self.items_max.filter(|max| length > *max) {
+        if let Some(max) = self.rare().items_max.filter(|max| length > *max) {
             outcome.push(FieldErrorKind::TooMany(max as usize), path, length.into(), String::new());
         }
         outcome.matches += 1;
@@ -316,11 +369,11 @@ impl Validator {
         outcome: &mut Outcome,
     ) {
         let count = map.len() as u64;
-        if let Some(min) = self.properties_min.filter(|min| count < *min) {
+        if let Some(min) = self.rare().properties_min.filter(|min| count < *min) {
             let detail = format!("{path} in body should have at least {min} properties");
             outcome.push(FieldErrorKind::Invalid, path, count.into(), detail);
         }
-        if let Some(max) = self.properties_max.filter(|max| count > *max) {
+        if let Some(max) = self.rare().properties_max.filter(|max| count > *max) {
             outcome.push(FieldErrorKind::TooMany(max as usize), path, count.into(), String::new());
         }
         for (name, value) in map {
@@ -342,15 +395,17 @@ impl Validator {
     }
 
     fn check_alternatives(&self, value: &Value, path: &str, outcome: &mut Outcome) {
-        if !self.any_of.is_empty() {
-            let results: Vec<Outcome> = self.any_of.iter().map(|own| own.run(value, None, path)).collect();
+        if !self.rare().any_of.is_empty() {
+            let results: Vec<Outcome> =
+                self.rare().any_of.iter().map(|own| own.run(value, None, path)).collect();
             if !results.iter().any(Outcome::is_valid) {
                 outcome.composite(format!("{path:?} must validate at least one schema (anyOf)"));
                 outcome.merge(furthest(results));
             }
         }
-        if !self.one_of.is_empty() {
-            let results: Vec<Outcome> = self.one_of.iter().map(|own| own.run(value, None, path)).collect();
+        if !self.rare().one_of.is_empty() {
+            let results: Vec<Outcome> =
+                self.rare().one_of.iter().map(|own| own.run(value, None, path)).collect();
             let valid = results.iter().filter(|own| own.is_valid()).count();
             let why = match valid {
                 0 => "Found none valid".to_owned(),
@@ -363,8 +418,9 @@ impl Validator {
                 outcome.merge(furthest(results));
             }
         }
-        if !self.all_of.is_empty() {
-            let results: Vec<Outcome> = self.all_of.iter().map(|own| own.run(value, None, path)).collect();
+        if !self.rare().all_of.is_empty() {
+            let results: Vec<Outcome> =
+                self.rare().all_of.iter().map(|own| own.run(value, None, path)).collect();
             let valid = results.iter().filter(|own| own.is_valid()).count();
             let total = results.len();
             results.into_iter().for_each(|own| outcome.merge(own));
@@ -373,7 +429,7 @@ impl Validator {
                 outcome.composite(format!("{path:?} must validate all the schemas (allOf){why}"));
             }
         }
-        if let Some(not) = &self.not
+        if let Some(not) = &self.rare().not
             && not.run(value, None, path).is_valid()
         {
             outcome.composite(format!("{path:?} must not validate the schema (not)"));

@@ -329,7 +329,7 @@ fn third(path: &str, rows: &[&Resource]) -> Option<Document> {
     for row in &own {
         paths.extend(Paths::new(Form::V3, row).all());
         if !is_published(row) {
-            schemas.extend(custom::definitions(Form::V3, row, row.strategy.published_schema()));
+            schemas.extend(custom::definitions(Form::V3, row, row.strategy.published_schema().as_ref()));
         }
     }
     let roots = roots(&own);
@@ -394,8 +394,11 @@ fn published_part(before: Option<Arc<Published>>, rows: &[&Resource]) -> Arc<Pub
 fn second(published: &Published, rows: &[&Resource], protobuf: bool) -> Option<Document> {
     let custom: Vec<&Resource> = rows.iter().filter(|row| !is_published(row)).copied().collect();
     let own_paths = || custom.iter().flat_map(|row| Paths::new(Form::V2, row).all());
-    let own_definitions =
-        || custom.iter().flat_map(|row| custom::definitions(Form::V2, row, row.strategy.published_schema()));
+    let own_definitions = || {
+        custom
+            .iter()
+            .flat_map(|row| custom::definitions(Form::V2, row, row.strategy.published_schema().as_ref()))
+    };
     let bytes = if protobuf {
         let mut document = expand(&published.protobuf).ok()?;
         own_paths().for_each(|(name, item)| document.extend(protobuf::path(&name, &item)));

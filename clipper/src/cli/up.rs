@@ -22,6 +22,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long the sample application may take until it answers.
 const DEMO_MAX: Duration = Duration::from_secs(60);
+/// How long a thread that waited for the disk stays without work: each holds some memory, and a new one costs microseconds.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// What of a node this process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +46,11 @@ pub(super) fn run(config: &Config, part: Part) -> Result<()> {
     // cost memory and nothing else.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let _instance = Instance::claim(&config.data_dir)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
+        .build()
+        .context("cannot start threads")?;
     let result = runtime.block_on(serve(config, part, began));
     // Threads that wait for the disk or the kernel must not keep the process.
     runtime.shutdown_background();

@@ -154,7 +154,7 @@ impl DynStrategy for Native {
         self.schema.prune(object)
     }
 
-    fn schemas(&self) -> &[(String, Structural)] {
+    fn schemas(&self) -> &[(String, Arc<Structural>)] {
         self.schema.schemas()
     }
 
@@ -170,7 +170,7 @@ impl DynStrategy for Native {
         self.schema.to_stored(object)
     }
 
-    fn published_schema(&self) -> Option<&Value> {
+    fn published_schema(&self) -> Option<Value> {
         self.schema.published_schema()
     }
 }

@@ -3,7 +3,7 @@
 
 mod wanted;
 
-pub(crate) use wanted::{mark_not_configured, wanted};
+pub(crate) use wanted::{is_ready, mark_not_configured, wanted};
 
 use crate::data_plane::{DataPlane, IngressKind};
 use crate::kinds::{Ingress, annotation};

@@ -1,7 +1,7 @@
 //! The Ingress that another object wants, and what its status means there. Upstream: `pkg/reconciler/accessor`,
 //! `PropagateIngressStatus` of routes and domain mappings.
 
-use crate::conditions::{Conditions, find};
+use crate::conditions::{Conditions, find, state};
 use crate::kinds::{Ingress, is_controlled_by, name_of, namespace_of};
 use crate::write;
 use client::{Context, Error};
@@ -50,6 +50,12 @@ pub(crate) async fn wanted<K: client::Kind>(
         false => mark_not_configured(conditions),
     }
     Ok(Some(ingress))
+}
+
+/// Whether the gateway does what the Ingress says now.
+pub(crate) fn is_ready(ingress: &Ingress) -> bool {
+    ingress.metadata.generation == ingress.status["observedGeneration"].as_i64()
+        && state(&ingress.status, "Ready") == "True"
 }
 
 fn is_same(have: &Ingress, want: &Ingress) -> bool {

@@ -3,19 +3,25 @@
 mod domains;
 mod label;
 pub(crate) mod plan;
+mod rollout;
 mod traffic;
 
 use crate::conditions::Conditions;
-use crate::ingress;
-use crate::kinds::{Configuration, Ingress, Revision, Route, is_controlled_by, name_of, namespace_of, text};
+use crate::kinds::{
+    Configuration, Ingress, Revision, Route, annotation, is_controlled_by, name_of, namespace_of, text,
+};
 use crate::settings::{self, Settings};
 use crate::write;
-use api::{Object, ObjectName};
+use crate::{application, ingress, keys};
+use api::time_text::parse_duration;
+use api::{Object, ObjectName, Timestamp};
 use client::{Context, Controller, DeleteParams, Delta, Error, Next, gone_is_fine};
 use domains::{Hosts, TemplateError};
 use k8s_openapi::api::core::v1::Service;
+use rollout::Rollout;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use traffic::Target;
 
 /// The index of routes by what their traffic names: `c/CONFIGURATION` and `r/REVISION`, each after the namespace.
@@ -73,7 +79,8 @@ async fn reconcile(key: ObjectName, context: Arc<Context>, cluster_domain: Arc<s
     route.status = status;
     let labelled = label::sync(&context, &key.namespace, &key.name, Some(&route)).await;
     write::status(&context, route, &before).await?;
-    result.and(labelled).map(|()| Next::Done)
+    labelled?;
+    Ok(result?.map_or(Next::Done, |at| Next::at(&context.clock, at)))
 }
 
 async fn sync(
@@ -81,7 +88,7 @@ async fn sync(
     conditions: &mut Conditions<'_>,
     context: &Context,
     cluster_domain: &str,
-) -> Result<(), Error> {
+) -> Result<Option<Timestamp>, Error> {
     if route.metadata.generation != conditions.status()["observedGeneration"].as_i64() {
         ingress::mark_not_configured(conditions);
     }
@@ -89,10 +96,10 @@ async fn sync(
     let hosts = Hosts { meta: &route.metadata, settings: &settings, cluster_domain };
     let targets = match assign(route, conditions, context, &hosts) {
         Ok(Some(targets)) => targets,
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(None),
         Err(error) => {
             conditions.mark("AllTrafficAssigned", "False", "ErrorConfig", &error.to_string());
-            return Ok(());
+            return Ok(None);
         }
     };
     let made = |error: TemplateError| Error::Own(Box::new(error));
@@ -100,9 +107,41 @@ async fn sync(
         serde_json::json!({"url": format!("http://{}", hosts.local("").map_err(made)?[2])});
     let message = "external-domain-tls is not enabled";
     conditions.mark("CertificateProvisioned", "True", "TLSNotEnabled", message);
-    let want = plan::ingress(route, &targets, &hosts).map_err(made)?;
-    let Some(ingress) = ingress::wanted(route, want, conditions, context).await? else { return Ok(()) };
-    placeholders(route, &targets, &ingress, conditions, context, &hosts).await
+    let (rollout, next) = roll_out(route, &targets, &settings, context);
+    let revisions = context.caches.of::<Revision>();
+    let namespace = namespace_of(&route.metadata);
+    let is_h2c =
+        |name: &str| revisions.read(namespace, name).is_some_and(|own| application::is_h2c(&own.spec));
+    let shares = traffic::by_tag(&targets, &rollout, &is_h2c);
+    let want = plan::ingress(route, &shares, &rollout, &hosts).map_err(made)?;
+    let Some(ingress) = ingress::wanted(route, want, conditions, context).await? else { return Ok(None) };
+    if !rollout.is_done() && ingress::is_ready(&ingress) {
+        let message = "A gradual rollout of the latest revision(s) is in progress.";
+        conditions.mark("IngressReady", "Unknown", "RolloutInProgress", message);
+    }
+    placeholders(route, &targets, &ingress, conditions, context, &hosts).await?;
+    Ok(next)
+}
+
+/// How far the latest revisions are rolled out by now, and when the next step is due.
+fn roll_out(
+    route: &Route,
+    targets: &[Target],
+    settings: &Settings,
+    context: &Context,
+) -> (Rollout, Option<Timestamp>) {
+    let goal = Rollout::goal(targets);
+    let meta = &route.metadata;
+    let own = keys::ROLLOUT_DURATION.iter().find_map(|key| annotation(meta, key));
+    let own = own.and_then(|own| parse_duration(own).ok()).and_then(|nanos| u64::try_from(nanos).ok());
+    let duration = own.map_or(settings.rollout_duration, Duration::from_nanos);
+    let have = context.caches.of::<Ingress>().read(namespace_of(meta), name_of(meta));
+    let Some(have) = have.filter(|_| duration.as_secs() > 0) else { return (goal, None) };
+    let mut before = Rollout::of(&have);
+    if let Some(before) = before.as_mut().filter(|_| ingress::is_ready(&have)) {
+        before.observe_ready(context.now(), duration);
+    }
+    goal.step(before.as_ref(), context.now())
 }
 
 /// Says what traffic goes where. `None` where that is not known yet.

@@ -2,7 +2,8 @@
 //! Upstream: `pkg/reconciler/route/resources`.
 
 use super::domains::{Hosts, TemplateError};
-use super::traffic::{Share, Target, by_tag};
+use super::rollout::{ANNOTATION, Rollout};
+use super::traffic::{Share, Target};
 use crate::ingress::CLASS;
 use crate::keys;
 use crate::kinds::{Ingress, Route, controller_reference, name_of, namespace_of, text};
@@ -28,20 +29,21 @@ fn annotations(route: &Route) -> BTreeMap<String, String> {
 /// The settings' templates are not understood.
 pub(super) fn ingress(
     route: &Route,
-    targets: &[Target],
+    shares: &BTreeMap<String, Vec<Share>>,
+    rollout: &Rollout,
     hosts: &Hosts<'_>,
 ) -> Result<Ingress, TemplateError> {
     let (name, namespace) = (name_of(&route.metadata), namespace_of(&route.metadata));
     let mut rules = Vec::new();
-    for (tag, shares) in by_tag(targets) {
+    for (tag, shares) in shares {
         let splits: Vec<Value> = shares.iter().map(|share| split(namespace, share)).collect();
         let mut rule = |hosts: Value, visibility: &str| {
             let paths = json!([{"splits": splits}]);
             rules.push(json!({"hosts": hosts, "visibility": visibility, "http": {"paths": paths}}));
         };
-        rule(json!(hosts.local(&tag)?), "ClusterLocal");
+        rule(json!(hosts.local(tag)?), "ClusterLocal");
         if !hosts.is_local() {
-            rule(json!([hosts.host(&tag)?]), "ExternalIP");
+            rule(json!([hosts.host(tag)?]), "ExternalIP");
         }
     }
     let mut labels = route.metadata.labels.clone().unwrap_or_default();
@@ -49,6 +51,7 @@ pub(super) fn ingress(
     labels.insert(ROUTE_NAMESPACE.to_owned(), namespace.to_owned());
     let mut annotations = annotations(route);
     annotations.retain(|key, _| !keys::ROLLOUT_DURATION.contains(&key.as_str()));
+    annotations.insert(ANNOTATION.to_owned(), rollout.text());
     annotations.entry(CLASS.to_owned()).or_insert_with(|| hosts.settings.ingress_class.clone());
     let metadata = ObjectMeta {
         name: Some(name.to_owned()),
@@ -154,6 +157,7 @@ mod tests {
         Target {
             tag: tag.to_owned(),
             revision: revision.to_owned(),
+            configuration: "web".to_owned(),
             percent,
             is_latest: tag.is_empty(),
             is_h2c: false,
@@ -173,7 +177,9 @@ mod tests {
     fn each_tag_has_hosts_and_splits() {
         let targets = [target("", "web-00002", 80), target("old", "web-00001", 20)];
         with(|route, hosts| {
-            let made = ingress(route, &targets, hosts).unwrap();
+            let rollout = Rollout::goal(&targets);
+            let shares = super::super::traffic::by_tag(&targets, &rollout, &|_| false);
+            let made = ingress(route, &shares, &rollout, hosts).unwrap();
             let rules = made.spec["rules"].as_array().unwrap();
             let hosts: Vec<_> = rules.iter().map(|rule| rule["hosts"][0].as_str().unwrap()).collect();
             assert_eq!(hosts, ["web.a", "web.a.example.com", "old-web.a", "old-web.a.example.com"]);
@@ -184,7 +190,7 @@ mod tests {
             };
             assert_eq!((percents(&rules[1]), percents(&rules[3])), (vec![80, 20], vec![100]));
             let annotations = made.metadata.annotations.as_ref().unwrap();
-            assert_eq!(annotations.keys().collect::<Vec<_>>(), [CLASS, "y"]);
+            assert_eq!(annotations.keys().collect::<Vec<_>>(), [ANNOTATION, CLASS, "y"]);
         });
     }
 

@@ -1,5 +1,6 @@
 //! Which revision gets which part of a route's requests. Pure. Upstream: `pkg/reconciler/route/traffic`.
 
+use super::rollout::Rollout;
 use crate::application;
 use crate::conditions::state;
 use crate::keys;
@@ -12,6 +13,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Target {
     pub(crate) tag: String,
     pub(crate) revision: String,
+    /// Of which the revision is the latest; empty for one that is named.
+    pub(crate) configuration: String,
     pub(crate) percent: i64,
     pub(crate) is_latest: bool,
     /// Whether the revision speaks HTTP/2 by prior knowledge.
@@ -124,6 +127,7 @@ fn target(route: &Route, own: &Value, known: &Known<'_>) -> Result<Target, Fault
     Ok(Target {
         tag: text(own, "/tag").to_owned(),
         revision: name,
+        configuration: text(own, "/configurationName").to_owned(),
         percent: own["percent"].as_i64().unwrap_or(0),
         is_latest: wanted.is_empty(),
         is_h2c: application::is_h2c(&revision.spec),
@@ -133,22 +137,32 @@ fn target(route: &Route, own: &Value, known: &Known<'_>) -> Result<Target, Fault
 /// A part of the requests under one host: revision, percent, protocol.
 pub(crate) type Share = (String, i64, bool);
 
-/// The targets by host: the route's own (empty tag) and that of each tag, whose requests all go to its target.
-pub(crate) fn by_tag(targets: &[Target]) -> BTreeMap<String, Vec<Share>> {
+/// The targets by host: the route's own (empty tag) and that of each tag, whose requests all go to its target. What goes to the latest
+/// revision of a configuration goes as far as `rollout` is.
+pub(crate) fn by_tag(
+    targets: &[Target],
+    rollout: &Rollout,
+    is_h2c: &dyn Fn(&str) -> bool,
+) -> BTreeMap<String, Vec<Share>> {
     let mut found: BTreeMap<String, Vec<Share>> = BTreeMap::from([(String::new(), Vec::new())]);
-    for own in targets {
-        let mut share = |tag: &str, percent: i64| {
-            let list = found.entry(tag.to_owned()).or_default();
-            match list.iter_mut().find(|(revision, ..)| *revision == own.revision) {
-                Some((_, sum, _)) => *sum += percent,
-                None => list.push((own.revision.clone(), percent, own.is_h2c)),
-            }
-        };
+    let mut share = |tag: &str, revision: &str, percent: i64, is_h2c: bool| {
+        let list = found.entry(tag.to_owned()).or_default();
+        match list.iter_mut().find(|(own, ..)| own == revision) {
+            Some((_, sum, _)) => *sum += percent,
+            None => list.push((revision.to_owned(), percent, is_h2c)),
+        }
+    };
+    for part in &rollout.configurations {
+        for own in &part.revisions {
+            share(&part.tag, &own.revision_name, own.percent, is_h2c(&own.revision_name));
+        }
+    }
+    for own in targets.iter().filter(|own| !own.is_latest) {
         if own.percent > 0 {
-            share("", own.percent);
+            share("", &own.revision, own.percent, own.is_h2c);
         }
         if !own.tag.is_empty() {
-            share(&own.tag, 100);
+            share(&own.tag, &own.revision, 100, own.is_h2c);
         }
     }
     // Two targets of one tag share its host evenly.
@@ -256,6 +270,6 @@ mod tests {
             ("old".to_owned(), vec![share("web-00001", 100)]),
             ("new".to_owned(), vec![share("web-00002", 100)]),
         ]);
-        assert_eq!(by_tag(&targets), expect);
+        assert_eq!(by_tag(&targets, &Rollout::goal(&targets), &|_| false), expect);
     }
 }

@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use self::core::Core;
@@ -30,6 +30,10 @@ use crate::testing::FaultDisk;
 use crate::{
     Change, Entry, Error, Event, Expect, Key, Listing, Page, Result, Revision, Store, Told, check_bytes,
 };
+
+/// Lists that are read at the same time. When a server starts it lists every kind at once, and more threads than this would only
+/// leave memory behind.
+const LISTS_AT_ONCE_MAX: usize = 8;
 
 /// Revisions that gather over the bound before they are forgotten together: one transaction for many.
 const HISTORY_SLACK: u64 = 1024;
@@ -62,6 +66,8 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Embedded {
     core: Arc<Core>,
+    /// Lists that are being read: each has a thread.
+    lists: Arc<Semaphore>,
     queue: mpsc::Sender<Request>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -99,7 +105,8 @@ impl Embedded {
         let writer = Writer::new(core.clone(), options)?;
         let (queue, requests) = mpsc::channel(writer::QUEUE_LEN_MAX);
         let writer = Mutex::new(Some(runtime.spawn(writer::run(writer, requests))));
-        Ok(Arc::new(Embedded { core, queue, writer }))
+        let lists = Arc::new(Semaphore::new(LISTS_AT_ONCE_MAX));
+        Ok(Arc::new(Embedded { core, lists, queue, writer }))
     }
 
     /// Finishes queued writes, ends watches and lets go of the file. Everything after says `Unavailable`.
@@ -179,8 +186,13 @@ impl Store for Embedded {
     }
 
     fn list<'a>(&'a self, prefix: &'a Key, page: Page) -> BoxFuture<'a, Result<Listing>> {
-        let (core, prefix) = (self.core.clone(), prefix.clone());
-        blocking(move || core.read(|state| state.list(&prefix, &page))).boxed()
+        let (core, lists, prefix) = (self.core.clone(), self.lists.clone(), prefix.clone());
+        async move {
+            // Never closed: there is a place, sooner or later.
+            let _place = lists.acquire_owned().await;
+            blocking(move || core.read(|state| state.list(&prefix, &page))).await
+        }
+        .boxed()
     }
 
     fn write<'a>(&'a self, key: &'a Key, expect: Expect, change: Change) -> BoxFuture<'a, Result<Revision>> {

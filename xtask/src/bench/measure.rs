@@ -138,7 +138,8 @@ fn ready(subject: &Subject) -> Result<()> {
     subject.kubectl(&wait, "").map(drop)
 }
 
-fn footprint(subject: &Subject, seconds: u32) -> Result<[f64; 3]> {
+/// PSS in MB, CPU in percent of a core, and KiB written a second.
+pub(super) fn footprint(subject: &Subject, seconds: u32) -> Result<[f64; 3]> {
     let mut command = Command::new("python3");
     command.arg(shared().join("bench/footprint.py")).arg(seconds.to_string());
     command.args(subject.processes()?.iter().map(u32::to_string));

@@ -46,6 +46,11 @@ pub(super) enum Figure {
     ColdStartMax,
     AddedLatency,
     GatewayRate,
+    ColdStartAmongMany,
+    KbPerService,
+    EventRate,
+    EventAnswer,
+    Backlog,
 }
 
 /// One line of the table.
@@ -105,6 +110,26 @@ pub(super) const ROWS: &[Row] = &[
         "Knative: requests through gateway and queue, 32 connections",
         "/s",
         Target::AtLeast(15_000.0),
+    ),
+    row(
+        Figure::ColdStartAmongMany,
+        "Knative: a service at zero with 300 others at zero: times of the same without, p50",
+        "",
+        Target::AtMost(1.1),
+    ),
+    row(Figure::KbPerService, "Knative: PSS an idle service at zero adds", "KiB", Target::AtMost(64.0)),
+    row(
+        Figure::EventRate,
+        "Knative: events of 1 KB, 32 producers, durable, one trigger: from the first sent to the last delivered",
+        "/s",
+        Target::AtLeast(10_000.0),
+    ),
+    row(Figure::EventAnswer, "the producers' answers, p99", "ms", Target::AtMost(20.0)),
+    row(
+        Figure::Backlog,
+        "Knative: PSS that 1,000,000 events of 1 KB add which nobody takes",
+        "MB",
+        Target::AtMost(100.0),
     ),
 ];
 

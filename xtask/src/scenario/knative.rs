@@ -121,6 +121,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ],
     },
     Scenario {
+        name: "knative-rollout",
+        steps: &[
+            fed("apply -f -", SLOW, &["service.serving.knative.dev/slow created"]),
+            step("wait ksvc/slow --for=condition=Ready --timeout=60s", &["condition met"]),
+            step("patch ksvc slow --type=merge -p '{\"spec\":{\"template\":{\"metadata\":{\"labels\":{\"round\":\"two\"}}}}}'", &["patched"]),
+            step("wait route/slow --for=jsonpath={.status.conditions[?(@.type==\"IngressReady\")].reason}=RolloutInProgress --timeout=60s", &["condition met"]),
+            step("get king slow -o jsonpath={.spec.rules[0].http.paths[0].splits[*].serviceName}", &["slow-00001 slow-00002"]),
+            step("wait ksvc/slow --for=condition=Ready --timeout=60s", &["condition met"]),
+            step("get king slow -o jsonpath={.spec.rules[0].http.paths[0].splits}", &["\"percent\":100", "\"serviceName\":\"slow-00002\""]),
+            step("delete ksvc slow", &["\"slow\" deleted"]),
+        ],
+    },
+    Scenario {
         name: "knative-kn",
         steps: &[
             kn("service create hello --image registry.k8s.io/e2e-test-images/agnhost:2.66.1 --arg netexec --arg --http-port=8080", &["Ready to serve", "http://hello.knative-kn."]),
@@ -163,6 +176,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ],
     },
 ];
+
+const SLOW: &str = "
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: slow, annotations: {serving.knative.dev/rollout-duration: 4s}}
+spec:
+  template:
+    spec:
+      containers: [{image: 'registry.k8s.io/e2e-test-images/agnhost:2.66.1', args: [netexec, --http-port=8080]}]
+";
 
 /// The sink answers every connection with an empty 202, the step with an event of its own; both print what came.
 const RECEIVERS: &str = "
