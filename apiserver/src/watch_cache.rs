@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -24,6 +25,10 @@ use tokio::time::Instant;
 const RING_LEN_MAX: usize = 4096;
 /// Bytes of object versions that the events of one home may keep alive.
 const RING_BYTES_MAX: usize = 16 << 20;
+/// How long events are kept that nothing else pushes out: as long as the store keeps the past, so that pages go on and watchers resume.
+const RING_AGE_MAX: Duration = Duration::from_secs(300);
+/// The newest events are kept however old they are: they cost little, and who resumes at rest must not list anew.
+const RING_LEN_MIN: usize = 100;
 /// Events that one watcher may be behind: a burst of a full ring must fit.
 const WATCHER_QUEUE_MAX: usize = RING_LEN_MAX;
 /// Watchers of one home: kubelets of a large cluster, one each, with room.
@@ -74,13 +79,15 @@ pub struct Change {
     pub old: Option<Arc<Item>>,
     /// The version it wrote; `None` for a removal.
     pub new: Option<Arc<Item>>,
+    /// When this process learned of it.
+    seen: Instant,
     /// The old version's JSON with this revision, made when first asked for.
     last: OnceLock<Bytes>,
 }
 
 impl Change {
     fn new(revision: u64, old: Option<Arc<Item>>, new: Option<Arc<Item>>) -> Self {
-        Self { revision, old, new, last: OnceLock::new() }
+        Self { revision, old, new, seen: Instant::now(), last: OnceLock::new() }
     }
 
     /// What a watcher sees when the object leaves its sight: the last version it could see, with this write's revision.
@@ -213,6 +220,15 @@ pub struct WatchCache {
     broken: AtomicU64,
 }
 
+impl State {
+    /// Forgets the oldest event: nobody can go on before it any more.
+    fn forget_first(&mut self) {
+        let Some(forgotten) = self.ring.pop_front() else { return };
+        self.ring_bytes -= forgotten.bytes_len();
+        self.floor = forgotten.revision;
+    }
+}
+
 impl WatchCache {
     /// An empty cache that collects what the feed says until [`WatchCache::load`].
     pub fn new(group: &str, plural: &str, fields: Vec<Field>, progress: Arc<AtomicU64>) -> Self {
@@ -291,9 +307,7 @@ impl WatchCache {
         state.ring_bytes += change.bytes_len();
         state.ring.push_back(change.clone());
         while state.ring.len() > RING_LEN_MAX || state.ring_bytes > RING_BYTES_MAX {
-            let Some(forgotten) = state.ring.pop_front() else { break };
-            state.ring_bytes -= forgotten.bytes_len();
-            state.floor = forgotten.revision;
+            state.forget_first();
         }
         // Still under the state's lock: a subscription is either before or after this change.
         let slow = |subscriber: &mut Subscriber| {
@@ -440,6 +454,12 @@ impl WatchCache {
     /// Forgets subscribers that are gone although nothing happened since.
     pub fn sweep(&self) {
         self.subscribers.lock().retain(|subscriber| !subscriber.queue.is_closed());
+        let mut state = self.state.write();
+        let is_old = |change: &Arc<Change>| change.seen.elapsed() > RING_AGE_MAX;
+        while state.ring.len() > RING_LEN_MIN && state.ring.front().is_some_and(is_old) {
+            state.forget_first();
+        }
+        state.ring.shrink_to(RING_LEN_MIN);
     }
 
     /// How many follow.
@@ -516,6 +536,19 @@ mod tests {
     #[test]
     fn what_was_said_while_loading_is_applied_after_it() {
         assert_eq!(names(&cache().snapshot()), ["a/a@3", "a/b@6"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_old_is_forgotten_but_the_newest() {
+        let cache = cache();
+        let len = RING_LEN_MIN as u64;
+        (7..7 + 2 * len).for_each(|revision| cache.apply(object("a", "n2", revision)));
+        cache.sweep();
+        assert!(cache.snapshot_at(7).is_ok());
+        tokio::time::advance(RING_AGE_MAX + Duration::from_secs(1)).await;
+        cache.sweep();
+        assert!(cache.snapshot_at(7).is_err());
+        assert!(cache.snapshot_at(7 + len).is_ok());
     }
 
     #[test]

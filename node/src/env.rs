@@ -234,7 +234,7 @@ fn service_variables(def: &PodDef, objects: &dyn Objects) -> Env {
     };
     let links = def.spec().enable_service_links.unwrap_or(true);
     let named = |service: &Service| service.metadata.name.as_deref() == Some("kubernetes");
-    let mut services: Vec<Service> = objects.services("default").into_iter().filter(named).collect();
+    let mut services: Vec<Service> = objects.service("default", "kubernetes").into_iter().collect();
     if links {
         let own = objects.services(def.namespace()).into_iter();
         let master = def.namespace() == "default";

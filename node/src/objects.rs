@@ -30,6 +30,8 @@ pub(crate) trait Objects: Send + Sync {
     fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap>;
     /// A secret.
     fn secret(&self, namespace: &str, name: &str) -> Option<Secret>;
+    /// A service.
+    fn service(&self, namespace: &str, name: &str) -> Option<Service>;
     /// The services of a namespace.
     fn services(&self, namespace: &str) -> Vec<Service>;
     /// A claim.
@@ -249,6 +251,10 @@ impl Objects for ClusterObjects {
         self.secrets.read(namespace, name)
     }
 
+    fn service(&self, namespace: &str, name: &str) -> Option<Service> {
+        self.services.read(namespace, name)
+    }
+
     fn services(&self, namespace: &str) -> Vec<Service> {
         self.services.read_all(namespace)
     }
@@ -306,6 +312,10 @@ pub(crate) mod tests {
 
         fn secret(&self, namespace: &str, name: &str) -> Option<Secret> {
             self.secrets.lock().get(&format!("{namespace}/{name}")).cloned()
+        }
+
+        fn service(&self, namespace: &str, name: &str) -> Option<Service> {
+            self.services(namespace).into_iter().find(|own| own.metadata.name.as_deref() == Some(name))
         }
 
         fn services(&self, namespace: &str) -> Vec<Service> {

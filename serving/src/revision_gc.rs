@@ -1,5 +1,6 @@
 //! Old revisions that no route uses go. Upstream: `pkg/reconciler/gc`, `pkg/gc/config.go`.
 
+use crate::configuration::revisions_of;
 use crate::keys;
 use crate::kinds::{Configuration, Revision, annotation, label, name_of, text};
 use crate::settings;
@@ -15,8 +16,6 @@ use std::time::Duration;
 const SETTINGS: &str = "config-gc";
 /// Keeps a revision whatever its age.
 const NO_GC: &str = "serving.knative.dev/no-gc";
-/// The index of revisions by the configuration that made them.
-const BY_CONFIGURATION: &str = "configuration";
 
 /// Which revisions are kept. `None`: that rule is disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,15 +119,9 @@ async fn reconcile(key: ObjectName, context: Arc<Context>) -> Result<Next, Error
     let Some(configuration) = context.caches.of::<Configuration>().read(&key.namespace, &key.name) else {
         return Ok(Next::Done);
     };
-    let revisions = context.caches.of::<Revision>();
-    revisions.index(BY_CONFIGURATION, |own| {
-        let name = own.meta.label(keys::CONFIGURATION);
-        name.map(|name| format!("{}/{name}", own.meta.namespace()).into()).into_iter().collect()
-    });
     let data = context.caches.of::<ConfigMap>().read(settings::NAMESPACE, SETTINGS).and_then(|own| own.data);
     let rules = Rules::read(&data.unwrap_or_default());
-    let found = revisions.by(BY_CONFIGURATION, &format!("{}/{}", key.namespace, key.name));
-    let own = found.iter().filter_map(|own| own.decode().ok()).collect();
+    let own = revisions_of(&context, &key.namespace, &key.name);
     let (gone, next) = stale(&configuration, own, &rules, context.now());
     let api = context.client.namespaced::<Revision>(&key.namespace);
     for name in gone {

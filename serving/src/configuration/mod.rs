@@ -4,12 +4,26 @@ mod plan;
 
 use crate::conditions::Conditions;
 use crate::keys;
-use crate::kinds::{Configuration, Revision, label, name_of};
+use crate::kinds::{Configuration, Revision, name_of, namespace_of};
 use crate::write;
 use api::ObjectName;
 use client::{Context, Controller, Error, Next};
 use plan::Latest;
 use std::sync::Arc;
+
+/// The index of revisions by the configuration that made them, after the namespace.
+const BY_CONFIGURATION: &str = "configuration";
+
+/// The revisions of a configuration.
+pub(crate) fn revisions_of(context: &Context, namespace: &str, configuration: &str) -> Vec<Revision> {
+    let revisions = context.caches.of::<Revision>();
+    revisions.index(BY_CONFIGURATION, |own| {
+        let name = own.meta.label(keys::CONFIGURATION);
+        name.map(|name| format!("{}/{name}", own.meta.namespace()).into()).into_iter().collect()
+    });
+    let found = revisions.by(BY_CONFIGURATION, &format!("{namespace}/{configuration}"));
+    found.iter().filter_map(|own| own.decode().ok()).collect()
+}
 
 pub(crate) fn controller() -> Controller {
     Controller::of::<Configuration>("configuration-controller").owns::<Revision>().reconcile(reconcile)
@@ -31,16 +45,19 @@ async fn sync(
 ) -> Result<(), Error> {
     let about = write::about(configuration);
     let name = name_of(&configuration.metadata);
-    let all = context
-        .caches
-        .of::<Revision>()
-        .read_all(configuration.metadata.namespace.as_deref().unwrap_or_default());
+    let namespace = namespace_of(&configuration.metadata);
+    let own = revisions_of(context, namespace, name);
+    let mut all = own.clone();
+    // A name that was given may be another configuration's revision.
+    let given = crate::kinds::text(&configuration.spec, "/template/metadata/name");
+    if !own.iter().any(|own| name_of(&own.metadata) == given) {
+        all.extend(context.caches.of::<Revision>().read(namespace, given));
+    }
     let created = match plan::latest(configuration, &all) {
         Latest::There(own) => own.clone(),
         Latest::Taken => {
-            let taken = crate::kinds::text(&configuration.spec, "/template/metadata/name");
             let message = format!(
-                "Revision creation failed with message: revisions.serving.knative.dev {taken:?} already exists."
+                "Revision creation failed with message: revisions.serving.knative.dev {given:?} already exists."
             );
             conditions.mark("Ready", "False", "RevisionFailed", &message);
             return Ok(());
@@ -63,8 +80,6 @@ async fn sync(
             }
         }
     };
-    let own: Vec<Revision> =
-        all.into_iter().filter(|own| label(&own.metadata, keys::CONFIGURATION) == name).collect();
     for note in plan::observe(conditions, &created, &own) {
         match note.is_warning {
             true => context.events.warning(&about, note.reason, note.message),

@@ -123,9 +123,7 @@ pub(super) fn knative(subject: &Subject) -> Result<Figures> {
 fn cold_starts(subject: &Subject) -> Result<Vec<f64>> {
     let mut times = Vec::new();
     for _ in 0..COLD_STARTS {
-        let gone =
-            ["wait", "pod", "-l", "serving.knative.dev/service=hello", "--for=delete", "--timeout=120s"];
-        subject.kubectl(&gone, "")?;
+        at_zero(subject)?;
         let mut curl = subject.enter(Path::new("curl"));
         curl.args(["-sf", "-m", "30", "-o", "/dev/null", "-w", "%{time_total}", "-H"]);
         curl.arg(format!("Host: {HOST}")).arg(GATEWAY);
@@ -137,12 +135,19 @@ fn cold_starts(subject: &Subject) -> Result<Vec<f64>> {
     Ok(times)
 }
 
+/// Waits until the service has no pod.
+fn at_zero(subject: &Subject) -> Result<()> {
+    let gone = ["wait", "pod", "-l", "serving.knative.dev/service=hello", "--for=delete", "--timeout=120s"];
+    subject.kubectl(&gone, "").map(drop)
+}
+
 /// What other services at zero cost.
 fn among_many(subject: &Subject, alone: f64) -> Result<Figures> {
     let zero = r#"{"data":{"allow-zero-initial-scale":"true"}}"#;
     let patch =
         ["patch", "configmap", "config-autoscaler", "-n", "knative-serving", "--type=merge", "-p", zero];
     subject.kubectl(&patch, "")?;
+    at_zero(subject)?;
     let [before, ..] = footprint(subject, SETTLE_SECONDS)?;
     let others = (0..OTHERS).fold(String::new(), |mut text, index| {
         let _ = write!(
@@ -155,6 +160,7 @@ fn among_many(subject: &Subject, alone: f64) -> Result<Figures> {
     });
     subject.kubectl(&["apply", "-f", "-"], &others)?;
     subject.kubectl(&["wait", "ksvc", "--all", "--for=condition=Ready", "--timeout=300s"], "")?;
+    at_zero(subject)?;
     let [after, ..] = footprint(subject, SETTLE_SECONDS)?;
     let times = cold_starts(subject)?;
     Ok(Figures::from([
@@ -184,7 +190,7 @@ fn events(subject: &Subject) -> Result<Figures> {
     });
     let ((sent, p99), seconds) = delivered?;
     let mut figures = Figures::from([(Figure::EventRate, sent / seconds), (Figure::EventAnswer, p99)]);
-    subject.kubectl(&["delete", "pod", "sink", "--force", "--grace-period=0"], "")?;
+    subject.kubectl(&["delete", "pod", "sink", "--grace-period=1"], "")?;
     let [before, ..] = footprint(subject, SETTLE_SECONDS)?;
     let mut kept = 0.0;
     while kept < BACKLOG {

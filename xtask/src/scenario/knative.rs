@@ -121,6 +121,23 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ],
     },
     Scenario {
+        name: "knative-drain",
+        steps: &[
+            fed("apply -f -", BUSY, &["service.serving.knative.dev/busy created"]),
+            step("wait ksvc/busy --for=condition=Ready --timeout=60s", &["condition met"]),
+            // The program ends at once when it is told; it is told when its last request has been answered.
+            bash(
+                "pod=$($K get pod -l serving.knative.dev/service=busy -o name)
+                 address=$($K get $pod -o jsonpath={.status.podIP})
+                 curl -s -m 30 \"http://$address:8012/shell?cmd=touch%20/tmp/begun;sleep%203;echo%20finished\" > \"$DIR/answer\" & request=$!
+                 until $K exec $pod -c user-container -- ls /tmp/begun; do :; done
+                 $K delete $pod --wait=false; wait $request; cat \"$DIR/answer\"",
+                &["finished"],
+            ),
+            step("delete ksvc busy", &["\"busy\" deleted"]),
+        ],
+    },
+    Scenario {
         name: "knative-rollout",
         steps: &[
             fed("apply -f -", SLOW, &["service.serving.knative.dev/slow created"]),
@@ -176,6 +193,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ],
     },
 ];
+
+const BUSY: &str = "
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: busy}
+spec:
+  template:
+    spec:
+      timeoutSeconds: 30
+      containers: [{image: 'registry.k8s.io/e2e-test-images/agnhost:2.66.1', args: [netexec, --http-port=8080]}]
+";
 
 const SLOW: &str = "
 apiVersion: serving.knative.dev/v1
