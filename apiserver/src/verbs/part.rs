@@ -167,7 +167,7 @@ mod tests {
             (json!({"b": "2", "a": "1"}), "a=1,b=2"),
             (
                 json!({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "In", "values": ["y", "x"]}, {"key": "c", "operator": "DoesNotExist"}]}),
-                "!c,a=1,b in (x,y)",
+                "a=1,b in (x,y),!c",
             ),
             (json!({}), ""),
         ] {

@@ -126,6 +126,14 @@ pub(crate) fn difference(path: &str, old: &Value, new: &Value, lines: &mut Strin
     }
 }
 
+/// What a look at something finds, as clients see it; empty where it finds nothing.
+#[cfg(test)]
+pub(crate) fn told(look: impl FnOnce(&mut Faults)) -> String {
+    let mut faults = Faults::default();
+    look(&mut faults);
+    faults.text().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

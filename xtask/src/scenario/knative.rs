@@ -129,7 +129,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             bash(
                 "pod=$($K get pod -l serving.knative.dev/service=busy -o name)
                  address=$($K get $pod -o jsonpath={.status.podIP})
-                 curl -s -m 30 \"http://$address:8012/shell?cmd=touch%20/tmp/begun;sleep%203;echo%20finished\" > \"$DIR/answer\" & request=$!
+                 curl -s -m 30 \"http://$address:8012/shell?cmd=touch%20/tmp/begun%3Bsleep%203%3Becho%20finished\" > \"$DIR/answer\" & request=$!
                  until $K exec $pod -c user-container -- ls /tmp/begun; do :; done
                  $K delete $pod --wait=false; wait $request; cat \"$DIR/answer\"",
                 &["finished"],

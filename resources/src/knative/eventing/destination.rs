@@ -83,13 +83,8 @@ pub(super) fn check_delivery(delivery: &Value, faults: &mut Faults) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::knative::faults::told;
     use serde_json::json;
-
-    fn told(look: impl FnOnce(&mut Faults)) -> String {
-        let mut faults = Faults::default();
-        look(&mut faults);
-        faults.text().unwrap_or_default()
-    }
 
     #[test]
     fn destinations_have_a_reference_or_a_uri() {

@@ -387,12 +387,7 @@ impl Rules for Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn told(look: impl FnOnce(&mut Faults)) -> String {
-        let mut faults = Faults::default();
-        look(&mut faults);
-        faults.text().unwrap_or_default()
-    }
+    use crate::knative::faults::told;
 
     #[test]
     fn nothing_is_made_up_where_nothing_is_said() {

@@ -183,12 +183,7 @@ fn joined(faults: names::Faults) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn told(look: impl FnOnce(&mut Faults)) -> String {
-        let mut faults = Faults::default();
-        look(&mut faults);
-        faults.text().unwrap_or_default()
-    }
+    use crate::knative::faults::told;
 
     #[test]
     fn api_server_sources_say_what_they_watch_and_how() {
