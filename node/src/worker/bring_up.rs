@@ -312,8 +312,11 @@ impl Worker {
         self.observed.containers.retain(|seen| !removed.contains(&seen.id));
         if let Some(seen) = made {
             let id = seen.id.clone();
+            // What events have told meanwhile is newer than what the start has seen at its end: a container that ended in between must
+            // not be taken for one that runs.
+            let is_known = self.observed.by_id(&id).is_some();
             self.observed.put(seen);
-            if self.early_exits.remove(&id) {
+            if self.early_exits.remove(&id) || is_known {
                 self.refresh_container(&id).await;
             }
         }

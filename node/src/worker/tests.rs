@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use runtime::*;
 use serde_json::json;
 use std::convert::Infallible;
+use tokio::sync::oneshot;
 
 /// What a recorded container should do.
 #[derive(Default)]
@@ -27,6 +28,8 @@ struct Script {
     containers: BTreeMap<String, ContainerStatus>,
     missing_image: bool,
     next: u32,
+    /// The next look at a container is answered only then, with what it was before.
+    answers_late: Option<oneshot::Receiver<()>>,
 }
 
 #[derive(Default)]
@@ -189,8 +192,12 @@ impl Runtime for Recorder {
         done(())
     }
     fn container<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ContainerStatus>> {
-        let found = self.script.lock().containers.get(id).cloned();
+        let mut script = self.script.lock();
+        let (found, late) = (script.containers.get(id).cloned(), script.answers_late.take());
         Box::pin(async move {
+            if let Some(late) = late {
+                late.await.unwrap();
+            }
             found.ok_or(Error::NotFound { what: runtime::error::What::Container, id: id.to_owned() })
         })
     }
@@ -507,6 +514,31 @@ async fn pods_that_run_to_an_end_keep_their_containers_for_the_logs() {
     worker.messages.send(Message::Runtime(event)).await.unwrap();
     let status = bench.until(phase("Failed")).await;
     assert_eq!(status["podIP"], "10.0.0.1");
+    bench.until(|_| bench.recorder.script.lock().calls.iter().any(|call| call == "detach")).await;
+    assert_eq!(bench.calls(), ["attach", "create sandbox", "create a", "stop sandbox", "detach"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_ends_while_its_start_is_looked_at_has_ended() {
+    let bench = Bench::new();
+    let (answer, late) = oneshot::channel();
+    bench.recorder.script.lock().answers_late = Some(late);
+    let worker = bench.start(spec("Never", &["a"]), Observed::default());
+    // Time goes on only when nobody has anything to do: the start waits for its answer then, and later the worker has heard all.
+    let settled = || tokio::time::sleep(Duration::from_millis(1));
+    while bench.recorder.script.lock().answers_late.is_some() {
+        settled().await;
+    }
+    let id = bench.recorder.running()[0].clone();
+    let sandbox = bench.recorder.script.lock().containers[&id].sandbox.clone();
+    let started = runtime::Event::Started { sandbox, container: id.clone(), at: bench.recorder.now() };
+    worker.messages.send(Message::Runtime(started)).await.unwrap();
+    worker.messages.send(Message::Runtime(bench.recorder.exit(&id, 0))).await.unwrap();
+    settled().await;
+    answer.send(()).unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let status = bench.until(|_| true).await;
+    assert_eq!(status["containerStatuses"][0]["state"]["terminated"]["exitCode"], 0, "{status}");
     bench.until(|_| bench.recorder.script.lock().calls.iter().any(|call| call == "detach")).await;
     assert_eq!(bench.calls(), ["attach", "create sandbox", "create a", "stop sandbox", "detach"]);
 }
