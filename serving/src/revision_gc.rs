@@ -121,7 +121,11 @@ async fn reconcile(key: ObjectName, context: Arc<Context>) -> Result<Next, Error
     };
     let data = context.caches.of::<ConfigMap>().read(settings::NAMESPACE, SETTINGS).and_then(|own| own.data);
     let rules = Rules::read(&data.unwrap_or_default());
-    let own = revisions_of(&context, &key.namespace, &key.name);
+    let found = revisions_of(&context, &key.namespace, &key.name);
+    if found.len() <= rules.len_min {
+        return Ok(Next::Done);
+    }
+    let own = found.iter().filter_map(|own| own.decode().ok()).collect();
     let (gone, next) = stale(&configuration, own, &rules, context.now());
     let api = context.client.namespaced::<Revision>(&key.namespace);
     for name in gone {

@@ -15,6 +15,7 @@ use duck::write;
 use event::Mode;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -48,6 +49,11 @@ pub(crate) fn controller(cluster_domain: Arc<str>, post: Arc<dyn Post>) -> Contr
         vec![own.pointer("/spec/sink").cloned().unwrap_or_default()]
     })
     .watches::<Namespace>(selecting)
+    // What the service account may see can change by any of these.
+    .watches::<Role>(everybody)
+    .watches::<RoleBinding>(everybody)
+    .watches::<ClusterRole>(everybody)
+    .watches::<ClusterRoleBinding>(everybody)
     .reconcile(move |key, context| reconcile(key, context, seams.clone()))
 }
 
@@ -56,6 +62,10 @@ fn selecting(_: &Delta, context: &Context) -> Vec<ObjectName> {
     let all = context.caches.of::<ApiServerSource>().read_all("");
     let selecting = all.iter().filter(|own| own.spec["namespaceSelector"].is_object());
     selecting.map(|own| ObjectName::new(namespace_of(&own.metadata), name_of(&own.metadata))).collect()
+}
+
+fn everybody(_: &Delta, context: &Context) -> Vec<ObjectName> {
+    context.caches.of::<ApiServerSource>().list("").iter().map(|own| own.meta.key.clone()).collect()
 }
 
 async fn reconcile(key: ObjectName, context: Arc<Context>, seams: Seams) -> Result<Next, Error> {

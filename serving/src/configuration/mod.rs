@@ -4,9 +4,9 @@ mod plan;
 
 use crate::conditions::Conditions;
 use crate::keys;
-use crate::kinds::{Configuration, Revision, name_of, namespace_of};
+use crate::kinds::{Configuration, Revision, label, name_of, namespace_of};
 use crate::write;
-use api::ObjectName;
+use api::{Object, ObjectName};
 use client::{Context, Controller, Error, Next};
 use plan::Latest;
 use std::sync::Arc;
@@ -14,15 +14,14 @@ use std::sync::Arc;
 /// The index of revisions by the configuration that made them, after the namespace.
 const BY_CONFIGURATION: &str = "configuration";
 
-/// The revisions of a configuration.
-pub(crate) fn revisions_of(context: &Context, namespace: &str, configuration: &str) -> Vec<Revision> {
+/// The revisions of a configuration, as they are kept.
+pub(crate) fn revisions_of(context: &Context, namespace: &str, configuration: &str) -> Vec<Arc<Object>> {
     let revisions = context.caches.of::<Revision>();
     revisions.index(BY_CONFIGURATION, |own| {
         let name = own.meta.label(keys::CONFIGURATION);
         name.map(|name| format!("{}/{name}", own.meta.namespace()).into()).into_iter().collect()
     });
-    let found = revisions.by(BY_CONFIGURATION, &format!("{namespace}/{configuration}"));
-    found.iter().filter_map(|own| own.decode().ok()).collect()
+    revisions.by(BY_CONFIGURATION, &format!("{namespace}/{configuration}"))
 }
 
 pub(crate) fn controller() -> Controller {
@@ -47,10 +46,10 @@ async fn sync(
     let name = name_of(&configuration.metadata);
     let namespace = namespace_of(&configuration.metadata);
     let own = revisions_of(context, namespace, name);
-    let mut all = own.clone();
+    let mut all: Vec<Revision> = own.iter().filter_map(|own| own.decode().ok()).collect();
     // A name that was given may be another configuration's revision.
     let given = crate::kinds::text(&configuration.spec, "/template/metadata/name");
-    if !own.iter().any(|own| name_of(&own.metadata) == given) {
+    if !own.iter().any(|own| own.meta.name() == given) {
         all.extend(context.caches.of::<Revision>().read(namespace, given));
     }
     let created = match plan::latest(configuration, &all) {
@@ -80,7 +79,8 @@ async fn sync(
             }
         }
     };
-    for note in plan::observe(conditions, &created, &own) {
+    all.retain(|own| label(&own.metadata, keys::CONFIGURATION) == name);
+    for note in plan::observe(conditions, &created, &all) {
         match note.is_warning {
             true => context.events.warning(&about, note.reason, note.message),
             false => context.events.normal(&about, note.reason, note.message),

@@ -188,9 +188,14 @@ impl Store for Embedded {
     fn list<'a>(&'a self, prefix: &'a Key, page: Page) -> BoxFuture<'a, Result<Listing>> {
         let (core, lists, prefix) = (self.core.clone(), self.lists.clone(), prefix.clone());
         async move {
-            // Never closed: there is a place, sooner or later.
-            let _place = lists.acquire_owned().await;
-            blocking(move || core.read(|state| state.list(&prefix, &page))).await
+            // Never closed: there is a place, sooner or later. The thread has it, also when nobody waits for it any more.
+            let place = lists.acquire_owned().await;
+            let list = move || {
+                let found = core.read(|state| state.list(&prefix, &page));
+                drop(place);
+                found
+            };
+            blocking(list).await
         }
         .boxed()
     }

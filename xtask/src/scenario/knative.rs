@@ -74,7 +74,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             step("get apiserversource watch -o jsonpath={.status.conditions[?(@.type==\"SufficientPermissions\")].message}", &["User system:serviceaccount:knative-sources:default cannot get, list, watch resource \"configmaps\" in API group \"\" in Namespace \"knative-sources\""]),
             step("create role sees --verb=get,list,watch --resource=configmaps", &["created"]),
             step("create rolebinding sees --role=sees --serviceaccount=knative-sources:default", &["created"]),
-            step("annotate apiserversource watch looked=again", &["annotated"]),
             step("wait apiserversource/watch containersource/talk sinkbinding/late --for=condition=Ready --timeout=60s", &["watch condition met", "talk condition met", "late condition met"]),
             step("create configmap seen", &["created"]),
             // A job is bound when it is created, a deployment that was there before when its binding comes.
